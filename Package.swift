@@ -1,0 +1,69 @@
+// swift-tools-version: 6.0
+import PackageDescription
+
+/// One source of kernels, `Sources/Kernels`, is compiled once per instruction set and element type.
+/// Each compilation is a module of its own, reached through the one C symbol that returns its table.
+struct Variant {
+    let isa: String
+    let element: String
+    let clangFlags: [String]
+    let swiftFlags: [String]
+
+    var name: String { "Kernels\(isa)\(element)" }
+
+    var target: Target {
+        let defines = ["SWIFTMAX_\(isa.uppercased())", "SWIFTMAX_\(element.uppercased())"]
+        return .target(
+            name: name,
+            dependencies: ["CVector", "CKernels"],
+            path: "Sources/Variants/\(name)",
+            swiftSettings: [
+                .unsafeFlags(
+                    swiftFlags + defines.flatMap { ["-D", $0, "-Xcc", "-D\($0)=1"] }
+                        + clangFlags.flatMap { ["-Xcc", $0] })
+            ])
+    }
+}
+
+#if arch(x86_64)
+    let variants = ["Float32", "Float64"].flatMap { element in
+        [
+            Variant(isa: "Baseline", element: element, clangFlags: [], swiftFlags: []),
+            Variant(
+                isa: "AVX2", element: element, clangFlags: ["-march=haswell"],
+                swiftFlags: ["-target-cpu", "haswell"]),
+            Variant(
+                isa: "AVX512", element: element,
+                clangFlags: ["-march=skylake-avx512", "-mprefer-vector-width=512"],
+                swiftFlags: ["-target-cpu", "skylake-avx512"]),
+        ]
+    }
+#else
+    let variants = ["Float32", "Float64"].map {
+        Variant(isa: "Baseline", element: $0, clangFlags: [], swiftFlags: [])
+    }
+#endif
+
+let package = Package(
+    name: "swiftmax",
+    products: [
+        .library(name: "Swiftmax", type: .static, targets: ["Swiftmax"])
+    ],
+    targets: [
+        // MARK: Contracts, in C
+        .target(name: "CSwiftmax"),
+        .target(name: "CKernels"),
+        .target(name: "CVector"),
+        .target(name: "CSupport", dependencies: ["CKernels"]),
+
+        // MARK: The library
+        .target(
+            name: "Swiftmax",
+            dependencies: ["CSwiftmax", "CKernels", "CSupport"]
+                + variants.map { .init(stringLiteral: $0.name) },
+            linkerSettings: [.linkedLibrary("dispatch")]),
+
+        // MARK: Tests
+        .testTarget(name: "SwiftmaxTests", dependencies: ["Swiftmax", "CSwiftmax"]),
+    ] + variants.map(\.target)
+)

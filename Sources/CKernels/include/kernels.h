@@ -1,0 +1,93 @@
+/// The contract between the plan (shapes, strides, threads) and the kernels (one table per instruction
+/// set and element type). Kernels know rows and columns of contiguous elements, and no shapes.
+
+#ifndef SWIFTMAX_KERNELS_H
+#define SWIFTMAX_KERNELS_H
+
+#include <stdint.h>
+
+/// The forward operations.
+enum { SWIFTMAX_OP_SOFTMAX = 0, SWIFTMAX_OP_LOG_SOFTMAX = 1, SWIFTMAX_OP_LOGSUMEXP = 2 };
+
+/// Elements of a slice that are summed together. Part of the definition of the result: a longer slice
+/// is cut at multiples of it, whatever the layout and the number of threads.
+#define SWIFTMAX_BLOCK 4096
+
+/// Bytes of scratch that each kernel call needs: two tables, a block, and two panels of exponentials.
+enum {
+    SWIFTMAX_TABLE_BYTES = 32 * 1024,
+    SWIFTMAX_PANEL_BYTES = 256 * 1024,
+    SWIFTMAX_KERNEL_SCRATCH_BYTES =
+        2 * SWIFTMAX_TABLE_BYTES + 8 * SWIFTMAX_BLOCK + 2 * SWIFTMAX_PANEL_BYTES
+};
+
+/// What is known of a slice, or of one block of it, after one reading.
+/// softmax: high + low = sum(exp(x)) * 2^(bias - k), k = round(max / ln2).
+/// logsumexp: the same sum without the elements equal to max, of which there are `count`.
+typedef struct swiftmax_stats {
+    double max;
+    double high;
+    double low;
+    double count;
+} swiftmax_stats;
+
+/// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
+/// are contiguous. An output may be the input it is computed from, in the same layout.
+typedef struct swiftmax_kernels {
+    /// `rows` slices of `n` elements each.
+    void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
+                         intptr_t rows, intptr_t n, void *scratch, int32_t streaming);
+    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart.
+    void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
+                            intptr_t columns, intptr_t n, void *scratch, int32_t streaming);
+    /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
+    void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max,
+                      swiftmax_stats *stats, void *scratch);
+    /// The stats of a row from those of its blocks, in order. Returns 1 if the blocks must be read again with
+    /// the row's maximum as `known_max`, else 0.
+    int32_t (*merge_stats)(int32_t op, const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);
+    /// `n` elements of the result of a row, given the stats of the whole.
+    void (*row_output)(int32_t op, const void *x, void *out, intptr_t n, const swiftmax_stats *stats,
+                       void *scratch, int32_t streaming);
+
+    /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX.
+    void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
+                          const void *output, intptr_t output_stride, void *grad_input,
+                          intptr_t grad_input_stride, intptr_t rows, intptr_t n, void *scratch,
+                          int32_t streaming);
+    void (*backward_columns)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
+                             const void *output, intptr_t output_stride, void *grad_input,
+                             intptr_t grad_input_stride, intptr_t columns, intptr_t n, void *scratch,
+                             int32_t streaming);
+    /// The sum of one block of a row that is shared out; `high` and `low` of the stats.
+    void (*row_sum)(int32_t op, const void *grad_output, const void *output, intptr_t n,
+                    swiftmax_stats *stats, void *scratch);
+    /// The sum of a row from those of its blocks, in order.
+    void (*merge_sums)(const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);
+    void (*row_grad_input)(int32_t op, const void *grad_output, const void *output, void *grad_input,
+                           intptr_t n, const swiftmax_stats *stats, int32_t streaming);
+
+    /// destination[j][i] = source[i][j] for i < rows, j < columns.
+    void (*transpose)(const void *source, intptr_t source_stride, void *destination,
+                      intptr_t destination_stride, intptr_t rows, intptr_t columns);
+    /// Sets destination[i] to `fill` where mask[i] is 0, for i < n; `fill` points at an element.
+    void (*fill_where_false)(void *destination, const uint8_t *mask, double fill, intptr_t n);
+
+    /// 16-bit types to float32 and back, rounded to nearest even; null in float64 kernels.
+    void (*widen_float16)(const void *source, void *destination, intptr_t n);
+    void (*widen_bfloat16)(const void *source, void *destination, intptr_t n);
+    void (*narrow_float16)(const void *source, void *destination, intptr_t n);
+    void (*narrow_bfloat16)(const void *source, void *destination, intptr_t n);
+} swiftmax_kernels;
+
+/// Each fills in the table of one compilation of the kernels: the only symbols they export.
+void swiftmax_kernels_baseline_float32(swiftmax_kernels *kernels);
+void swiftmax_kernels_baseline_float64(swiftmax_kernels *kernels);
+#if defined(__x86_64__)
+void swiftmax_kernels_avx2_float32(swiftmax_kernels *kernels);
+void swiftmax_kernels_avx2_float64(swiftmax_kernels *kernels);
+void swiftmax_kernels_avx512_float32(swiftmax_kernels *kernels);
+void swiftmax_kernels_avx512_float64(swiftmax_kernels *kernels);
+#endif
+
+#endif

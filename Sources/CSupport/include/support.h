@@ -1,0 +1,91 @@
+/// What the library needs of the system and Swift cannot say without its runtime: atomics, the floating-point
+/// environment, the CPU's features, scratch memory and threads.
+
+#ifndef SWIFTMAX_SUPPORT_H
+#define SWIFTMAX_SUPPORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernels.h"
+
+#define SWIFTMAX_INLINE static inline __attribute__((always_inline))
+
+// MARK: Floating-point environment
+
+/// Sets round to nearest, gradual underflow and no traps, and returns what was set before, flags included.
+SWIFTMAX_INLINE uint64_t support_enter_float_environment(void) {
+#if defined(__x86_64__)
+    uint32_t saved = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    return saved;
+#elif defined(__aarch64__)
+    uint64_t saved;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
+    return saved;
+#else
+    return 0;
+#endif
+}
+
+SWIFTMAX_INLINE void support_leave_float_environment(uint64_t saved) {
+#if defined(__x86_64__)
+    _mm_setcsr((uint32_t)saved);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(saved));
+#else
+    (void)saved;
+#endif
+}
+
+// MARK: Atomics
+
+SWIFTMAX_INLINE int64_t support_fetch_add(int64_t *value, int64_t amount) {
+    return __atomic_fetch_add(value, amount, __ATOMIC_RELAXED);
+}
+
+SWIFTMAX_INLINE int32_t support_load(const int32_t *value) {
+    return __atomic_load_n(value, __ATOMIC_ACQUIRE);
+}
+
+SWIFTMAX_INLINE void support_store(int32_t *value, int32_t other) {
+    __atomic_store_n(value, other, __ATOMIC_RELEASE);
+}
+
+// MARK: State of the process
+
+/// The tables of the kernels in use, float32 and float64, valid once `support_isa` is not 0.
+swiftmax_kernels *support_kernels(void);
+/// 1 + the index of the kernel set in use; 0 before the first call.
+int32_t *support_isa(void);
+/// The most threads of a call; 0 before it is first asked for.
+int32_t *support_threads(void);
+
+/// Whether this CPU runs AVX2 and FMA (Haswell), and AVX-512 as of Skylake.
+int32_t support_has_avx2(void);
+int32_t support_has_avx512(void);
+
+/// Processors this process may use: its affinity, cut to the quota of its control group; at least 1.
+int32_t support_processors(void);
+
+/// Scratch memory of `bytes`, which must be the same in every call, aligned to a page. A few blocks are kept for
+/// later calls. Null when there is none to be had.
+void *support_take_scratch(size_t bytes);
+void support_give_scratch(void *block);
+
+/// libdispatch. (Its header is not on the path of C targets.)
+void dispatch_apply_f(size_t iterations, void *queue, void *context, void (*work)(void *, size_t));
+
+/// Calls `work(context, i)` for i in 0..<count, on several threads.
+SWIFTMAX_INLINE void support_apply(size_t count, void *context, void (*work)(void *, size_t)) {
+    // The queue that a null stands for is that of the calling thread's priority.
+    dispatch_apply_f(count, 0, context, work);
+}
+
+#endif

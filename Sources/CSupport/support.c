@@ -1,0 +1,85 @@
+#define _GNU_SOURCE
+#include "support.h"
+
+#include <sched.h>
+#include <stdio.h>
+
+static swiftmax_kernels kernels[2];
+static int32_t isa;
+static int32_t threads;
+
+swiftmax_kernels *support_kernels(void) { return kernels; }
+int32_t *support_isa(void) { return &isa; }
+int32_t *support_threads(void) { return &threads; }
+
+int32_t support_has_avx2(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+#else
+    return 0;
+#endif
+}
+
+int32_t support_has_avx512(void) {
+#if defined(__x86_64__)
+    return support_has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+    return 0;
+#endif
+}
+
+/// The quota of the control group in whole processors, rounded up; 0 if there is none.
+static int32_t quota(void) {
+    long long limit = 0, period = 0;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (file) {
+        if (fscanf(file, "%lld %lld", &limit, &period) != 2) limit = 0;
+        fclose(file);
+    } else if ((file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
+        if (fscanf(file, "%lld", &limit) != 1) limit = 0;
+        fclose(file);
+        if ((file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
+            if (fscanf(file, "%lld", &period) != 1) period = 0;
+            fclose(file);
+        }
+    }
+    return limit > 0 && period > 0 ? (int32_t)((limit + period - 1) / period) : 0;
+}
+
+int32_t support_processors(void) {
+    int32_t count = 1;
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
+#endif
+    int32_t limit = quota();
+    if (limit > 0 && limit < count) count = limit;
+    return count > 0 ? count : 1;
+}
+
+// MARK: Scratch
+
+#define KEPT_BLOCKS 64
+static void *kept[KEPT_BLOCKS];
+
+void *support_take_scratch(size_t bytes) {
+    for (int i = 0; i < KEPT_BLOCKS; i++) {
+        if (!__atomic_load_n(&kept[i], __ATOMIC_RELAXED)) continue;
+        void *block = __atomic_exchange_n(&kept[i], NULL, __ATOMIC_ACQUIRE);
+        if (block) return block;
+    }
+    return aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+}
+
+void support_give_scratch(void *block) {
+    for (int i = 0; i < KEPT_BLOCKS; i++) {
+        void *none = NULL;
+        if (__atomic_load_n(&kept[i], __ATOMIC_RELAXED)) continue;
+        if (__atomic_compare_exchange_n(&kept[i], &none, block, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+            return;
+    }
+    free(block);
+}

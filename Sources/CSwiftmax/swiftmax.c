@@ -1,0 +1,1 @@
+#include "swiftmax.h"

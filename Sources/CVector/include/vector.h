@@ -1,0 +1,324 @@
+/// The vector operations that Swift's SIMD types lack, or compile badly, as inline C.
+///
+/// The kernels are compiled once per instruction set and element type; this header follows the target
+/// of the module that includes it. `element` is the type in memory, `vector` one register of elements,
+/// `wide` as many doubles. Swift sees them as SIMD types.
+
+#ifndef SWIFTMAX_VECTOR_H
+#define SWIFTMAX_VECTOR_H
+
+#include <stdint.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define SWIFTMAX_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define SWIFTMAX_VECTOR_BYTES 32
+#else
+#define SWIFTMAX_VECTOR_BYTES 16
+#endif
+
+#if defined(SWIFTMAX_FLOAT64)
+typedef double swiftmax_element;
+#define SWIFTMAX_LANES (SWIFTMAX_VECTOR_BYTES / 8)
+#else
+typedef float swiftmax_element;
+#define SWIFTMAX_LANES (SWIFTMAX_VECTOR_BYTES / 4)
+#endif
+
+#define SWIFTMAX_ALIAS(type) type __attribute__((ext_vector_type(SWIFTMAX_LANES)))
+typedef SWIFTMAX_ALIAS(swiftmax_element) swiftmax_vector;
+typedef SWIFTMAX_ALIAS(double) swiftmax_wide;
+typedef swiftmax_vector swiftmax_unaligned_vector __attribute__((aligned(1)));
+
+#define SWIFTMAX_INLINE static inline __attribute__((always_inline))
+
+// MARK: Arithmetic
+// Swift's own operators are loops over the lanes that LLVM does not always put together again.
+
+SWIFTMAX_INLINE swiftmax_vector vector_add(swiftmax_vector a, swiftmax_vector b) { return a + b; }
+SWIFTMAX_INLINE swiftmax_vector vector_subtract(swiftmax_vector a, swiftmax_vector b) { return a - b; }
+SWIFTMAX_INLINE swiftmax_vector vector_multiply(swiftmax_vector a, swiftmax_vector b) { return a * b; }
+SWIFTMAX_INLINE swiftmax_vector vector_divide(swiftmax_vector a, swiftmax_vector b) { return a / b; }
+
+SWIFTMAX_INLINE swiftmax_wide wide_add(swiftmax_wide a, swiftmax_wide b) { return a + b; }
+SWIFTMAX_INLINE swiftmax_wide wide_subtract(swiftmax_wide a, swiftmax_wide b) { return a - b; }
+SWIFTMAX_INLINE swiftmax_wide wide_multiply(swiftmax_wide a, swiftmax_wide b) { return a * b; }
+SWIFTMAX_INLINE swiftmax_wide wide_divide(swiftmax_wide a, swiftmax_wide b) { return a / b; }
+
+/// a * b + c, rounded once where the CPU can; else twice, which costs the reproducibility that only
+/// FMA gives but not the accuracy (see `reduced` in the kernels).
+SWIFTMAX_INLINE swiftmax_vector vector_fma(swiftmax_vector a, swiftmax_vector b, swiftmax_vector c) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_elementwise_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+SWIFTMAX_INLINE swiftmax_wide wide_fma(swiftmax_wide a, swiftmax_wide b, swiftmax_wide c) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_elementwise_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+SWIFTMAX_INLINE swiftmax_wide vector_widen(swiftmax_vector v) {
+    return __builtin_convertvector(v, swiftmax_wide);
+}
+
+SWIFTMAX_INLINE swiftmax_vector wide_narrow(swiftmax_wide v) {
+    return __builtin_convertvector(v, swiftmax_vector);
+}
+
+// MARK: Bits
+// Swift's shifts of integer vectors go lane by lane.
+
+#if defined(SWIFTMAX_FLOAT64)
+typedef SWIFTMAX_ALIAS(uint64_t) swiftmax_bits;
+#define SWIFTMAX_MANTISSA_BITS 52
+#else
+typedef SWIFTMAX_ALIAS(uint32_t) swiftmax_bits;
+#define SWIFTMAX_MANTISSA_BITS 23
+#endif
+typedef SWIFTMAX_ALIAS(uint64_t) swiftmax_wide_bits;
+
+/// The low bits of the mantissa as the exponent of a number: 2^(field - bias) from 1.5 * 2^mantissa_bits + field.
+SWIFTMAX_INLINE swiftmax_vector vector_exponent_from_mantissa(swiftmax_vector v) {
+    return (swiftmax_vector)((swiftmax_bits)v << SWIFTMAX_MANTISSA_BITS);
+}
+
+SWIFTMAX_INLINE swiftmax_wide wide_exponent_from_mantissa(swiftmax_wide v) {
+    return (swiftmax_wide)((swiftmax_wide_bits)v << 52);
+}
+
+/// j of v = 2^j m, sqrt(1/2) <= m < sqrt(2), as a double; v must be positive and normal.
+SWIFTMAX_INLINE swiftmax_wide wide_exponent(swiftmax_wide v) {
+    swiftmax_wide_bits field = ((swiftmax_wide_bits)v + (0x3ff0000000000000 - 0x3fe6a09e667f3bcd)) >> 52;
+    // In the mantissa of 2^52 an integer is a double.
+    return (swiftmax_wide)(field | 0x4330000000000000) - (0x1p52 + 1023);
+}
+
+/// a * b - product, exactly, for product = a * b rounded.
+SWIFTMAX_INLINE swiftmax_vector vector_product_error(swiftmax_vector a, swiftmax_vector b,
+                                                     swiftmax_vector product) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_elementwise_fma(a, b, -product);
+#elif defined(SWIFTMAX_FLOAT64)
+    // Dekker's product: halves of 26 bits multiply exactly.
+    swiftmax_vector a_scaled = a * 0x1.0000002p27, b_scaled = b * 0x1.0000002p27;
+    swiftmax_vector a_high = a_scaled - (a_scaled - a), b_high = b_scaled - (b_scaled - b);
+    swiftmax_vector a_low = a - a_high, b_low = b - b_high;
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+#else
+    return __builtin_convertvector(
+        __builtin_convertvector(a, swiftmax_wide) * __builtin_convertvector(b, swiftmax_wide) -
+            __builtin_convertvector(product, swiftmax_wide),
+        swiftmax_vector);
+#endif
+}
+
+/// The number of lanes in which a equals b.
+SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b) {
+#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
+    return __builtin_popcount(_mm512_cmpeq_pd_mask((__m512d)a, (__m512d)b));
+#elif defined(__AVX512F__)
+    return __builtin_popcount(_mm512_cmpeq_ps_mask((__m512)a, (__m512)b));
+#elif defined(__AVX2__) && defined(SWIFTMAX_FLOAT64)
+    return __builtin_popcount(_mm256_movemask_pd((__m256d)(a == b)));
+#elif defined(__AVX2__)
+    return __builtin_popcount(_mm256_movemask_ps((__m256)(a == b)));
+#else
+    int32_t count = 0;
+    for (int i = 0; i < SWIFTMAX_LANES; i++) count += a[i] == b[i];
+    return count;
+#endif
+}
+
+// MARK: Memory
+
+SWIFTMAX_INLINE swiftmax_vector vector_load(const void *address) {
+    return *(const swiftmax_unaligned_vector *)address;
+}
+
+SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
+    *(swiftmax_unaligned_vector *)address = v;
+}
+
+/// A store past the caches; `address` must be aligned to the vector.
+SWIFTMAX_INLINE void vector_stream(void *address, swiftmax_vector v) {
+    __builtin_nontemporal_store(v, (swiftmax_vector *)address);
+}
+
+/// Orders streamed stores before what follows.
+SWIFTMAX_INLINE void vector_stream_fence(void) {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+/// The first `count` elements (0 < count < lanes); `fill` in the other lanes. Touches no memory past them.
+SWIFTMAX_INLINE swiftmax_vector vector_load_partial(const void *address, intptr_t count,
+                                                    swiftmax_vector fill) {
+#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
+    return (swiftmax_vector)_mm512_mask_loadu_pd((__m512d)fill, (__mmask8)((1u << count) - 1), address);
+#elif defined(__AVX512F__)
+    return (swiftmax_vector)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)((1u << count) - 1), address);
+#else
+    swiftmax_vector v = fill;
+    for (intptr_t i = 0; i < SWIFTMAX_LANES; i++)
+        if (i < count)
+            __builtin_memcpy((char *)&v + i * sizeof(swiftmax_element),
+                             (const char *)address + i * sizeof(swiftmax_element),
+                             sizeof(swiftmax_element));
+    return v;
+#endif
+}
+
+/// Stores the first `count` lanes (0 < count < lanes) and touches no memory past them.
+SWIFTMAX_INLINE void vector_store_partial(void *address, swiftmax_vector v, intptr_t count) {
+#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
+    _mm512_mask_storeu_pd(address, (__mmask8)((1u << count) - 1), (__m512d)v);
+#elif defined(__AVX512F__)
+    _mm512_mask_storeu_ps(address, (__mmask16)((1u << count) - 1), (__m512)v);
+#else
+    for (intptr_t i = 0; i < SWIFTMAX_LANES; i++)
+        if (i < count)
+            __builtin_memcpy((char *)address + i * sizeof(swiftmax_element),
+                             (const char *)&v + i * sizeof(swiftmax_element), sizeof(swiftmax_element));
+#endif
+}
+
+// MARK: Masks and 16-bit types
+
+typedef uint8_t swiftmax_bytes __attribute__((ext_vector_type(SWIFTMAX_LANES)));
+
+/// `v` where the byte is not 0, else `other`.
+SWIFTMAX_INLINE swiftmax_vector vector_select_bytes(const uint8_t *bytes, swiftmax_vector v,
+                                                    swiftmax_vector other) {
+    swiftmax_bytes mask;
+    __builtin_memcpy(&mask, bytes, SWIFTMAX_LANES);
+    swiftmax_bits set = (swiftmax_bits)(__builtin_convertvector(mask, swiftmax_bits) != 0);
+    return (swiftmax_vector)(((swiftmax_bits)v & set) | ((swiftmax_bits)other & ~set));
+}
+
+#if !defined(SWIFTMAX_FLOAT64)
+
+/// binary16 to float32, by integer arithmetic that is exact for every input, subnormals included.
+SWIFTMAX_INLINE void half_widen(const void *source, void *destination) {
+    uint16_t half;
+    __builtin_memcpy(&half, source, 2);
+    uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
+    float value;
+    // The exponent is rebased by a multiplication, which also normalizes.
+    __builtin_memcpy(&value, &magnitude, 4);
+    value *= 0x1p112f;
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    if ((half & 0x7c00) == 0x7c00) bits = 0x7f800000 | magnitude;
+    bits |= (uint32_t)(half & 0x8000) << 16;
+    __builtin_memcpy(destination, &bits, 4);
+}
+
+/// float32 to binary16, rounded to nearest even.
+SWIFTMAX_INLINE void half_narrow(const void *source, void *destination) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, source, 4);
+    uint32_t magnitude = bits & 0x7fffffff;
+    uint32_t half;
+    if (magnitude > 0x7f800000) {
+        half = 0x7e00 | ((magnitude >> 13) & 0x3ff);
+    } else if (magnitude >= 0x47800000) {
+        half = 0x7c00;
+    } else if (magnitude >= 0x38800000) {
+        uint32_t rebased = magnitude - 0x38000000;
+        half = (rebased + 0xfff + ((rebased >> 13) & 1)) >> 13;
+    } else {
+        // A subnormal half: adding 0.5 leaves its 10 bits, rounded, at the end of the mantissa.
+        float value, shifted;
+        __builtin_memcpy(&value, &magnitude, 4);
+        shifted = value + 0.5f;
+        __builtin_memcpy(&half, &shifted, 4);
+        half -= 0x3f000000;
+    }
+    uint16_t result = (uint16_t)(half | ((bits >> 16) & 0x8000));
+    __builtin_memcpy(destination, &result, 2);
+}
+
+/// Sixteen at once, by the CPU's own instruction where it has one.
+SWIFTMAX_INLINE void halves_widen(const void *source, void *destination) {
+#if defined(__AVX512F__)
+    _mm512_storeu_ps(destination, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)source)));
+#elif defined(__F16C__)
+    for (int i = 0; i < 16; i += 8)
+        _mm256_storeu_ps((float *)destination + i,
+                         _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)source + i))));
+#else
+    for (int i = 0; i < 16; i++) half_widen((const uint16_t *)source + i, (float *)destination + i);
+#endif
+}
+
+SWIFTMAX_INLINE void halves_narrow(const void *source, void *destination) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i *)destination, _mm512_cvtps_ph(_mm512_loadu_ps(source), 0));
+#elif defined(__F16C__)
+    for (int i = 0; i < 16; i += 8)
+        _mm_storeu_si128((__m128i *)((uint16_t *)destination + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps((const float *)source + i), 0));
+#else
+    for (int i = 0; i < 16; i++) half_narrow((const float *)source + i, (uint16_t *)destination + i);
+#endif
+}
+
+typedef uint16_t swiftmax_half_words __attribute__((ext_vector_type(SWIFTMAX_LANES)));
+
+SWIFTMAX_INLINE swiftmax_bits bfloat_bits(swiftmax_half_words halves) {
+    return __builtin_convertvector(halves, swiftmax_bits) << 16;
+}
+
+/// The upper halves, rounded to nearest even; a NaN stays one.
+SWIFTMAX_INLINE swiftmax_half_words bfloat_round(swiftmax_bits bits) {
+    swiftmax_bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    swiftmax_bits quiet = (bits >> 16) | 0x40;
+    swiftmax_bits is_nan = (swiftmax_bits)((bits & 0x7fffffff) > 0x7f800000);
+    return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), swiftmax_half_words);
+}
+
+SWIFTMAX_INLINE void bfloats_widen(const void *source, void *destination, intptr_t n) {
+    intptr_t i = 0;
+    for (; i + SWIFTMAX_LANES <= n; i += SWIFTMAX_LANES) {
+        swiftmax_half_words halves;
+        __builtin_memcpy(&halves, (const uint16_t *)source + i, sizeof halves);
+        swiftmax_bits bits = bfloat_bits(halves);
+        __builtin_memcpy((float *)destination + i, &bits, sizeof bits);
+    }
+    for (; i < n; i++) {
+        uint16_t half;
+        __builtin_memcpy(&half, (const uint16_t *)source + i, 2);
+        uint32_t bits = bfloat_bits((swiftmax_half_words)half)[0];
+        __builtin_memcpy((float *)destination + i, &bits, 4);
+    }
+}
+
+SWIFTMAX_INLINE void bfloats_narrow(const void *source, void *destination, intptr_t n) {
+    intptr_t i = 0;
+    for (; i + SWIFTMAX_LANES <= n; i += SWIFTMAX_LANES) {
+        swiftmax_bits bits;
+        __builtin_memcpy(&bits, (const float *)source + i, sizeof bits);
+        swiftmax_half_words halves = bfloat_round(bits);
+        __builtin_memcpy((uint16_t *)destination + i, &halves, sizeof halves);
+    }
+    for (; i < n; i++) {
+        uint32_t bits;
+        __builtin_memcpy(&bits, (const float *)source + i, 4);
+        uint16_t half = bfloat_round((swiftmax_bits)bits)[0];
+        __builtin_memcpy((uint16_t *)destination + i, &half, 2);
+    }
+}
+
+#endif
+
+#endif

@@ -1,0 +1,95 @@
+// Ways into and out of a kernel: transposition, masks and 16-bit types.
+
+import CVector
+
+/// destination[j][i] = source[i][j], four by four.
+func transpose(
+    _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
+    _ destinationStride: Int, _ rows: Int, _ columns: Int
+) {
+    typealias Four = SIMD4<Element>
+    var i = 0
+    while i &+ 4 <= rows {
+        let from = source + i &* sourceStride
+        let to = destination.element(i)
+        var j = 0
+        while j &+ 4 <= columns {
+            let a = from.element(j).loadUnaligned(as: Four.self)
+            let b = (from + sourceStride).element(j).loadUnaligned(as: Four.self)
+            let c = (from + 2 &* sourceStride).element(j).loadUnaligned(as: Four.self)
+            let d = (from + 3 &* sourceStride).element(j).loadUnaligned(as: Four.self)
+            let at = to + j &* destinationStride
+            at.storeBytes(of: Four(a[0], b[0], c[0], d[0]), as: Four.self)
+            (at + destinationStride).storeBytes(of: Four(a[1], b[1], c[1], d[1]), as: Four.self)
+            (at + 2 &* destinationStride).storeBytes(of: Four(a[2], b[2], c[2], d[2]), as: Four.self)
+            (at + 3 &* destinationStride).storeBytes(of: Four(a[3], b[3], c[3], d[3]), as: Four.self)
+            j &+= 4
+        }
+        while j < columns {
+            let at = to + j &* destinationStride
+            for k in 0..<4 {
+                let value = (from + k &* sourceStride).element(j).loadUnaligned(as: Element.self)
+                at.element(k).storeBytes(of: value, as: Element.self)
+            }
+            j &+= 1
+        }
+        i &+= 4
+    }
+    while i < rows {
+        for j in 0..<columns {
+            let value = (source + i &* sourceStride).element(j).loadUnaligned(as: Element.self)
+            (destination + j &* destinationStride).element(i).storeBytes(of: value, as: Element.self)
+        }
+        i &+= 1
+    }
+}
+
+/// Sets elements to `fill` where `mask` is 0.
+func fillWhereFalse(
+    _ elements: UnsafeMutableRawPointer, _ mask: UnsafePointer<UInt8>, _ fill: Element, _ n: Int
+) {
+    var i = 0
+    while i &+ lanes <= n {
+        let address = elements.element(i)
+        vector_store(address, vector_select_bytes(mask + i, vector_load(address), splat(fill)))
+        i &+= lanes
+    }
+    while i < n {
+        if mask[i] == 0 { elements.element(i).storeBytes(of: fill, as: Element.self) }
+        i &+= 1
+    }
+}
+
+#if SWIFTMAX_FLOAT32
+    func widenFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
+        var i = 0
+        while i &+ 16 <= n {
+            halves_widen(source + 2 &* i, destination + 4 &* i)
+            i &+= 16
+        }
+        while i < n {
+            half_widen(source + 2 &* i, destination + 4 &* i)
+            i &+= 1
+        }
+    }
+
+    func narrowFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
+        var i = 0
+        while i &+ 16 <= n {
+            halves_narrow(source + 4 &* i, destination + 2 &* i)
+            i &+= 16
+        }
+        while i < n {
+            half_narrow(source + 4 &* i, destination + 2 &* i)
+            i &+= 1
+        }
+    }
+
+    func widenBFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
+        bfloats_widen(source, destination, n)
+    }
+
+    func narrowBFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
+        bfloats_narrow(source, destination, n)
+    }
+#endif

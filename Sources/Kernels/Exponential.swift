@@ -1,0 +1,204 @@
+// exp, split so that nothing is rounded before it must be.
+//
+// exp(d) = (1 + tail) * 2^n with n = round(d / ln2), r = d - n ln2 and tail = r + r^2 q(r), after Cody
+// and Waite. The polynomials q are minimax fits by scripts/fit_polynomials.py: relative error of exp
+// 2^-27.9 (Float) and 2^-60.2 (Double). The tail is at most 0.42, so its own rounding and that of r, half an
+// ULP each of a number below 0.5, come to less than a quarter of an ULP of exp. 1 + tail is never rounded
+// on its own: sums keep it in two parts, and results multiply it out in one rounding.
+//
+// The scaling of a slice is an integer: k = round(max / ln2) is taken off n, and no x - max is rounded.
+
+import CVector
+
+// MARK: Constants
+
+/// 1.5 * 2^(mantissa bits): adding it to a small number rounds that to an integer, found in its low bits.
+#if SWIFTMAX_FLOAT64
+    @inline(__always) var roundingMagic: Element { 0x1.8p52 }
+    @inline(__always) var exponentBias: Element { 1023 }
+    @inline(__always) var log2e: Element { 0x1.71547652b82fep+0 }
+#else
+    @inline(__always) var roundingMagic: Element { 0x1.8p23 }
+    @inline(__always) var exponentBias: Element { 127 }
+    @inline(__always) var log2e: Element { 0x1.715476p+0 }
+#endif
+@inline(__always) var ln2: Element { Element(0x1.62e42fefa39efp-1 as Double) }
+
+/// Powers of two are kept 2^64 too large, so that the smallest subnormal results are still scaled from a
+/// normal power; the sums are too large by the same factor, and quotients come out right.
+@inline(__always) var spareExponent: Element { 64 }
+
+/// Beyond this |max|, x - max is exact wherever exp(x - max) is not zero (Sterbenz: x lies between
+/// max/2 and 2 max), and is subtracted; up to it, n ln2 has few enough bits to be exact.
+@inline(__always) var exactRange: Element { 2048 }
+
+// MARK: Range
+
+/// How the elements of a slice become arguments of exp, d = max(x - base, low), and d a power of two.
+struct Shift {
+    /// 0, or max where that is beyond `exactRange`.
+    var base: Vector
+    /// `roundingMagic` + the exponent field that n = 0 stands for.
+    var magic: Vector
+    /// The d below which the field would be negative. At `low` it is 0, and so is the power.
+    var low: Vector
+
+    @inline(__always)
+    init(base: Vector, magic: Vector, low: Vector) {
+        self.base = base
+        self.magic = magic
+        self.low = low
+    }
+
+    /// The shift of slices with these maxima; an infinite maximum is taken for 0.
+    @inline(__always)
+    init(max: Vector) {
+        base = farBase(max)
+        let zero = splat(0)
+        let k = rounded(zero.replacing(with: max - base, where: max - max .== zero))
+        let bias = exponentBias + spareExponent
+        magic = splat(roundingMagic + bias) - k
+        low = (k - splat(bias - 0.25)) * splat(ln2)
+    }
+}
+
+/// max where it is finite and beyond `exactRange`, else 0.
+@inline(__always)
+func farBase(_ max: Vector) -> Vector {
+    let isFar = (max .> splat(exactRange)) .| (max .< splat(-exactRange))
+    return splat(0).replacing(with: max, where: isFar .& (max - max .== splat(0)))
+}
+
+@inline(__always)
+func isFar(_ max: Element) -> Bool { max.magnitude > exactRange && max.isFinite }
+
+/// k = round(max / ln2).
+@inline(__always)
+func rounded(_ max: Vector) -> Vector {
+    vector_fma(max, splat(log2e), splat(roundingMagic)) - splat(roundingMagic)
+}
+
+// MARK: exp
+
+/// exp(d) = (1 + tail) * power, power times 2^`spareExponent` for the shift of a slice.
+struct Exponential {
+    let tail: Vector
+    let power: Vector
+
+    @inline(__always)
+    init(tail: Vector, power: Vector) {
+        self.tail = tail
+        self.power = power
+    }
+
+    /// For d >= the low of the shift.
+    @inline(__always)
+    init(_ d: Vector, magic: Vector) {
+        let biased = vector_fma(d, splat(log2e), magic)
+        tail = expTail(reduced(d, biased - magic))
+        power = vector_exponent_from_mantissa(biased)
+    }
+}
+
+/// Four exponentials, computed side by side.
+struct ExponentialQuad {
+    let tail: Quad
+    let power: Quad
+
+    /// As for one.
+    @inline(__always)
+    init(_ d: Quad, magic: Vector) {
+        let biased = d.map { vector_fma($0, splat(log2e), magic) }
+        tail = expTail(d.map(biased.map { $0 - magic }, reduced))
+        power = biased.map(vector_exponent_from_mantissa)
+    }
+}
+
+/// d - n ln2. The first product is exact, as is its difference from d; one rounding remains.
+@inline(__always)
+func reduced(_ d: Vector, _ n: Vector) -> Vector {
+    #if SWIFTMAX_FLOAT64
+        return wideReduced(d, n)
+    #elseif SWIFTMAX_BASELINE && arch(x86_64)
+        // Without FMA: constants short enough that their products with n (12 bits) are exact.
+        return ((d - n * splat(0x1.62ep-1)) - n * splat(0x1.0cp-15)) - n * splat(-0x1.05c61p-29)
+    #else
+        return vector_fma(n, splat(0x1.05c61p-29), vector_fma(n, splat(-0x1.62e43p-1), d))
+    #endif
+}
+
+/// exp(r) - 1 for |r| <= ln2/2.
+@inline(__always)
+func expTail(_ r: Quad) -> Quad {
+    #if SWIFTMAX_FLOAT64
+        let q: Quad = doublePolynomial { q, c in
+            q.map { $0.fma(r, splat(c)) } ?? Quad(repeating: splat(c))
+        }
+    #else
+        var q = r.map { vector_fma(splat(0x1.6a247ep-10), $0, splat(0x1.1239bap-7)) }
+        q = q.fma(r, splat(0x1.5558f0p-5))
+        q = q.fma(r, splat(0x1.555494p-3))
+        q = q.fma(r, splat(0x1.fffffcp-2))
+    #endif
+    return r.map { $0 * $0 }.fma(q, r)
+}
+
+@inline(__always)
+func expTail(_ r: Vector) -> Vector { expTail(Quad(repeating: r)).a }
+
+// MARK: exp in double
+
+/// d - n ln2. The first product is exact up to the rounding of its difference from d.
+@inline(__always)
+func wideReduced(_ d: Wide, _ n: Wide) -> Wide {
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        return ((d - n * splatWide(0x1.62e42fefa4p-1)) - n * splatWide(-0x1.8432a1b0e2p-43))
+            - n * splatWide(-0x1.8cff81a12a17ep-85)
+    #else
+        return wide_fma(
+            n, splatWide(-0x1.abc9e3b39803fp-56), wide_fma(n, splatWide(-0x1.62e42fefa39efp-1), d))
+    #endif
+}
+
+/// q(r) in double, by Horner's rule: `step(q, c)` is q * r + c, or c where q is nil.
+@inline(__always)
+func doublePolynomial<T>(_ step: (T?, Double) -> T) -> T {
+    var q = step(nil, 0x1.1e3d53988986fp-29)
+    q = step(q, 0x1.af6bc3d52e557p-26)
+    q = step(q, 0x1.27e5b40a22100p-22)
+    q = step(q, 0x1.71ddf035190f4p-19)
+    q = step(q, 0x1.a01a0136bf6fcp-16)
+    q = step(q, 0x1.a01a01b376444p-13)
+    q = step(q, 0x1.6c16c16c3039dp-10)
+    q = step(q, 0x1.111111110ec71p-7)
+    q = step(q, 0x1.5555555555503p-5)
+    q = step(q, 0x1.555555555555bp-3)
+    return step(q, 0.5)
+}
+
+/// exp(r) - 1 for |r| <= ln2/2.
+@inline(__always)
+func wideExpTail(_ r: Wide) -> Wide {
+    let q: Wide = doublePolynomial { q, c in q.map { wide_fma($0, r, splatWide(c)) } ?? splatWide(c) }
+    return wide_fma(r * r, q, r)
+}
+
+/// k of `rounded`, and exp(max - k ln2) = 1 + tail. A maximum outside the exact range, or infinite, counts
+/// as one at its border: such a block either is summed against the slice's own maximum (see
+/// `Stats.needsKnownMax`), or is too small to be seen.
+@inline(__always)
+func wideExponent(max: Wide) -> (k: Wide, tail: Wide) {
+    let limit = splatWide(2 * Double(exactRange))
+    var x = max.replacing(with: limit, where: max .> limit)
+    x = x.replacing(with: -limit, where: x .< -limit)
+    let k = vector_widen(rounded(wide_narrow(x)))
+    return (k, wideExpTail(wideReduced(x, k)))
+}
+
+/// 2^n for integral n <= 0; 0 below -1022.
+@inline(__always)
+func widePowerOfTwo(_ n: Wide) -> Wide {
+    let low = splatWide(-1023)
+    let clamped = low.replacing(with: n, where: n .> low)
+    return wide_exponent_from_mantissa(clamped + splatWide(0x1.8p52 + 1023))
+}

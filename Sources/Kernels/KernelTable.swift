@@ -1,0 +1,93 @@
+// The one door of this module: the table of its kernels, as C functions.
+
+import CKernels
+
+func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
+    kernels.pointee.forward_rows = { op, x, xStride, out, outStride, rows, n, scratch, streaming in
+        forwardRows(
+            Operation(op), x!, xStride, out!, outStride, rows, n, scratch!, streaming: streaming != 0)
+    }
+    kernels.pointee.forward_columns = { op, x, xStride, out, outStride, columns, n, scratch, streaming in
+        forwardColumns(
+            Operation(op), x!, xStride, out!, outStride, columns, n, scratch!, streaming: streaming != 0)
+    }
+    kernels.pointee.row_stats = { op, x, n, known, stats, scratch in
+        let scratch = Scratch(address: scratch!)
+        stats!.pointee = blockStats(
+            Operation(op).sumKind, x!, n, known.map { Element($0.pointee) } ?? rowMax(x!, n),
+            scratch.exponentials, scratch.table.laneSums, spare: scratch.spare)
+    }
+    kernels.pointee.merge_stats = { op, blocks, count, stats in
+        var all = Stats.none
+        for b in 0..<count { all.append(Stats(blocks![b]), Operation(op).sumKind) }
+        stats!.pointee = all.first
+        return all.needsKnownMax[0] ? 1 : 0
+    }
+    kernels.pointee.row_output = { op, x, out, n, stats, scratch, streaming in
+        let table = SliceTable(address: scratch!)
+        table.set(0, stats!.pointee)
+        table.setResults(Operation(op), 1)
+        switch Operation(op) {
+        case .softmax: writeSoftmax(x!, out!, n, table, 0, streaming: streaming != 0)
+        case .logSoftmax: writeLogSoftmax(x!, out!, n, table, 0, streaming: streaming != 0)
+        case .logsumexp: out!.storeBytes(of: table.logsumexp(0), as: Element.self)
+        }
+    }
+
+    kernels.pointee.backward_rows = {
+        op, g, gStride, y, yStride, out, outStride, rows, n, scratch, streaming in
+        backwardRows(
+            Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
+            out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0)
+    }
+    kernels.pointee.backward_columns = {
+        op, g, gStride, y, yStride, out, outStride, columns, n, scratch, streaming in
+        backwardColumns(
+            Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
+            out!, outStride, columns, n, Scratch(address: scratch!), streaming: streaming != 0)
+    }
+    kernels.pointee.row_sum = { op, g, y, n, stats, scratch in
+        stats!.pointee = rowSum(Operation(op), g!, y!, n, Scratch(address: scratch!).table.laneSums)
+    }
+    kernels.pointee.merge_sums = { blocks, count, stats in
+        var all = blocks![0]
+        for b in 1..<max(1, count) { all = merged(all, blocks![b]) }
+        stats!.pointee = all
+    }
+    kernels.pointee.row_grad_input = { op, g, y, out, n, stats, streaming in
+        writeBackward(Operation(op), g!, y!, out!, n, stats!.pointee, streaming: streaming != 0)
+    }
+
+    kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in
+        transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
+    }
+    kernels.pointee.fill_where_false = { elements, mask, fill, n in
+        fillWhereFalse(elements!, mask!, Element(fill), n)
+    }
+    #if SWIFTMAX_FLOAT32
+        kernels.pointee.widen_float16 = { widenFloat16($0!, $1!, $2) }
+        kernels.pointee.widen_bfloat16 = { widenBFloat16($0!, $1!, $2) }
+        kernels.pointee.narrow_float16 = { narrowFloat16($0!, $1!, $2) }
+        kernels.pointee.narrow_bfloat16 = { narrowBFloat16($0!, $1!, $2) }
+    #endif
+}
+
+#if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT32
+    @_cdecl("swiftmax_kernels_avx512_float32")
+    public func kernelTable(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) { fill(kernels) }
+#elseif SWIFTMAX_AVX512 && SWIFTMAX_FLOAT64
+    @_cdecl("swiftmax_kernels_avx512_float64")
+    public func kernelTable(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) { fill(kernels) }
+#elseif SWIFTMAX_AVX2 && SWIFTMAX_FLOAT32
+    @_cdecl("swiftmax_kernels_avx2_float32")
+    public func kernelTable(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) { fill(kernels) }
+#elseif SWIFTMAX_AVX2 && SWIFTMAX_FLOAT64
+    @_cdecl("swiftmax_kernels_avx2_float64")
+    public func kernelTable(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) { fill(kernels) }
+#elseif SWIFTMAX_FLOAT32
+    @_cdecl("swiftmax_kernels_baseline_float32")
+    public func kernelTable(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) { fill(kernels) }
+#else
+    @_cdecl("swiftmax_kernels_baseline_float64")
+    public func kernelTable(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) { fill(kernels) }
+#endif

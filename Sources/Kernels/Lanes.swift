@@ -1,0 +1,172 @@
+// What a vector is in this compilation, and how slices are laid over it.
+
+import CKernels
+import CVector
+
+/// Float or Double: the type the kernels of this module compute in.
+typealias Element = swiftmax_element
+/// One register of elements.
+typealias Vector = swiftmax_vector
+/// As many doubles as a vector has lanes; in the Float64 modules the same type.
+typealias Wide = swiftmax_wide
+
+let elementBytes = MemoryLayout<Element>.stride
+let vectorBytes = MemoryLayout<Vector>.stride
+let lanes = vectorBytes / elementBytes
+
+/// The width of the algorithm, whatever the width of the registers: element i of a block belongs to
+/// virtual lane i mod `virtualLanes`, and four consecutive members of a virtual lane form a group.
+/// Part of the definition of the result, as the order of every sum follows from it.
+#if SWIFTMAX_FLOAT64
+    let virtualLanes = 8
+#else
+    let virtualLanes = 16
+#endif
+let groupElements = 4 * virtualLanes
+
+let block = Int(SWIFTMAX_BLOCK)
+
+// The standard library's are generic, and a copy of them made for one instruction set could be linked into code for
+// another.
+@inline(__always)
+func min(_ a: Int, _ b: Int) -> Int { a < b ? a : b }
+@inline(__always)
+func max(_ a: Int, _ b: Int) -> Int { a > b ? a : b }
+
+@inline(__always)
+func splat(_ value: Element) -> Vector { Vector(repeating: value) }
+
+@inline(__always)
+func splatWide(_ value: Double) -> Wide { Wide(repeating: value) }
+
+// MARK: Operators of whole vectors
+
+@inline(__always)
+func + (_ a: Vector, _ b: Vector) -> Vector { vector_add(a, b) }
+@inline(__always)
+func - (_ a: Vector, _ b: Vector) -> Vector { vector_subtract(a, b) }
+@inline(__always)
+func * (_ a: Vector, _ b: Vector) -> Vector { vector_multiply(a, b) }
+@inline(__always)
+func / (_ a: Vector, _ b: Vector) -> Vector { vector_divide(a, b) }
+@inline(__always)
+prefix func - (_ a: Vector) -> Vector { vector_subtract(Vector(repeating: -0.0), a) }
+@inline(__always)
+func += (_ a: inout Vector, _ b: Vector) { a = a + b }
+
+#if SWIFTMAX_FLOAT32
+    @inline(__always)
+    func + (_ a: Wide, _ b: Wide) -> Wide { wide_add(a, b) }
+    @inline(__always)
+    func - (_ a: Wide, _ b: Wide) -> Wide { wide_subtract(a, b) }
+    @inline(__always)
+    func * (_ a: Wide, _ b: Wide) -> Wide { wide_multiply(a, b) }
+    @inline(__always)
+    func / (_ a: Wide, _ b: Wide) -> Wide { wide_divide(a, b) }
+    @inline(__always)
+    prefix func - (_ a: Wide) -> Wide { wide_subtract(Wide(repeating: -0.0), a) }
+    @inline(__always)
+    func += (_ a: inout Wide, _ b: Wide) { a = a + b }
+#endif
+
+/// The larger of each pair; `a` where either is NaN.
+@inline(__always)
+func maximum(_ a: Vector, _ b: Vector) -> Vector { a.replacing(with: b, where: b .> a) }
+
+/// `count` elements from `address`; the other lanes are `fill`.
+@inline(__always)
+func load(_ address: UnsafeRawPointer, _ count: Int, fill: Element = 0) -> Vector {
+    count == lanes ? vector_load(address) : vector_load_partial(address, count, splat(fill))
+}
+
+@inline(__always)
+func store(_ address: UnsafeMutableRawPointer, _ value: Vector, _ count: Int) {
+    if count == lanes {
+        vector_store(address, value)
+    } else {
+        vector_store_partial(address, value, count)
+    }
+}
+
+/// Four vectors that go through the same operations side by side, in this order in the machine code too: a chain of
+/// dependent operations that another follows only at its end would fill the scheduler of the CPU.
+struct Quad {
+    var a: Vector
+    var b: Vector
+    var c: Vector
+    var d: Vector
+
+    @inline(__always)
+    init(_ a: Vector, _ b: Vector, _ c: Vector, _ d: Vector) {
+        self.a = a
+        self.b = b
+        self.c = c
+        self.d = d
+    }
+
+    @inline(__always)
+    func map(_ body: (Vector) -> Vector) -> Quad { Quad(body(a), body(b), body(c), body(d)) }
+
+    @inline(__always)
+    func map(_ other: Quad, _ body: (Vector, Vector) -> Vector) -> Quad {
+        Quad(body(a, other.a), body(b, other.b), body(c, other.c), body(d, other.d))
+    }
+
+    @inline(__always)
+    init(repeating value: Vector) { self.init(value, value, value, value) }
+
+    /// self * other + addend
+    @inline(__always)
+    func fma(_ other: Quad, _ addend: Vector) -> Quad {
+        map(other) { vector_fma($0, $1, addend) }
+    }
+
+    @inline(__always)
+    func fma(_ other: Quad, _ addend: Quad) -> Quad {
+        Quad(
+            vector_fma(a, other.a, addend.a), vector_fma(b, other.b, addend.b),
+            vector_fma(c, other.c, addend.c), vector_fma(d, other.d, addend.d))
+    }
+}
+
+extension UnsafeRawPointer {
+    /// The address of element `index`.
+    @inline(__always)
+    func element(_ index: Int) -> UnsafeRawPointer { self + index &* elementBytes }
+}
+
+extension UnsafeMutableRawPointer {
+    /// The address of element `index`.
+    @inline(__always)
+    func element(_ index: Int) -> UnsafeMutableRawPointer { self + index &* elementBytes }
+}
+
+/// Calls `body(first, count)` for each vector of a row of `n` elements and stores what it returns.
+///
+/// With `streaming`, a head as long as needed brings the stores to vector alignment and they bypass the
+/// caches. The results do not depend on it: `body` treats each element alone.
+@inline(__always)
+func writeRow(
+    _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool, _ body: (Int, Int) -> Vector
+) {
+    var i = 0
+    let misalignment = Int(bitPattern: out) & (vectorBytes &- 1)
+    if streaming && misalignment & (elementBytes &- 1) == 0 && n >= 2 &* lanes {
+        if misalignment != 0 {
+            let head = (vectorBytes &- misalignment) / elementBytes
+            vector_store_partial(out, body(0, head), head)
+            i = head
+        }
+        while i &+ lanes <= n {
+            vector_stream(out.element(i), body(i, lanes))
+            i &+= lanes
+        }
+        vector_stream_fence()
+    } else {
+        while i &+ lanes <= n {
+            vector_store(out.element(i), body(i, lanes))
+            i &+= lanes
+        }
+    }
+    if i < n { vector_store_partial(out.element(i), body(i, n &- i), n &- i) }
+}

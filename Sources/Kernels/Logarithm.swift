@@ -1,0 +1,93 @@
+// log(1 + v) to about 2^-60, as a pair of doubles.
+//
+// 1 + v = 2^j m with m in [sqrt(1/2), sqrt(2)); f = m - 1 is exact as a pair; z = f / (2 + f), also a pair;
+// log(m) = 2 z + z^3 p(z^2), p a minimax fit by scripts/fit_polynomials.py (2^-60.7 of log m). The part
+// beyond 2 z is below a hundredth of it, so that one double holds it. Nothing is lost next to v = 0.
+
+import CVector
+
+/// A number as the unevaluated sum of two doubles per lane.
+struct Pair {
+    var high: Wide
+    var low: Wide
+
+    @inline(__always)
+    init(high: Wide, low: Wide) {
+        self.high = high
+        self.low = low
+    }
+
+    /// a + b exactly (Knuth's TwoSum).
+    @inline(__always)
+    init(sum a: Wide, _ b: Wide) {
+        high = a + b
+        let rounded = high - a
+        low = (a - (high - rounded)) + (b - rounded)
+    }
+
+    /// a + b exactly, for |a| >= |b| or a = 0 (Dekker's Fast2Sum).
+    @inline(__always)
+    init(sumOrdered a: Wide, _ b: Wide) {
+        high = a + b
+        low = b - (high - a)
+    }
+}
+
+/// numerator / denominator.
+@inline(__always)
+func quotient(_ numerator: Pair, _ denominator: Pair) -> Pair {
+    let inverse = splatWide(1) / denominator.high
+    let high = numerator.high * inverse
+    let remainder = residual(high, denominator.high, numerator.high)
+    return Pair(high: high, low: (remainder + numerator.low - high * denominator.low) * inverse)
+}
+
+/// c - a * b, exact where a * b is close to c.
+@inline(__always)
+func residual(_ a: Wide, _ b: Wide, _ c: Wide) -> Wide {
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        // Dekker's product: halves of 26 bits multiply exactly.
+        let splitter = splatWide(0x1.0000002p27)
+        let aScaled = a * splitter
+        let aHigh = aScaled - (aScaled - a)
+        let aLow = a - aHigh
+        let bScaled = b * splitter
+        let bHigh = bScaled - (bScaled - b)
+        let bLow = b - bHigh
+        return (((c - aHigh * bHigh) - aHigh * bLow) - aLow * bHigh) - aLow * bLow
+    #else
+        return wide_fma(-a, b, c)
+    #endif
+}
+
+/// log(1 + v) for v >= 0.
+@inline(__always)
+func log1p(_ v: Pair) -> Pair {
+    let one = splatWide(1)
+    var m = Pair(sum: one, v.high)
+    m.low += v.low
+
+    let j = wide_exponent(m.high)
+    let scale = wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
+
+    let f = Pair(sum: m.high * scale - one, m.low * scale)
+    let denominator = Pair(sumOrdered: splatWide(2), f.high)
+    let z = quotient(f, Pair(high: denominator.high, low: denominator.low + f.low))
+
+    let u = z.high * z.high
+    var p = splatWide(0x1.ecf715705a65dp-4)
+    p = wide_fma(p, u, splatWide(0x1.ddf10dd102508p-4))
+    p = wide_fma(p, u, splatWide(0x1.11229bc111945p-3))
+    p = wide_fma(p, u, splatWide(0x1.3b13539eebfdep-3))
+    p = wide_fma(p, u, splatWide(0x1.745d1878c02c3p-3))
+    p = wide_fma(p, u, splatWide(0x1.c71c71c4bd89ep-3))
+    p = wide_fma(p, u, splatWide(0x1.24924924939c4p-2))
+    p = wide_fma(p, u, splatWide(0x1.9999999999990p-2))
+    p = wide_fma(p, u, splatWide(0x1.5555555555555p-1))
+
+    // j ln2 in two parts, the first short enough to be exact.
+    let leading = Pair(sumOrdered: j * splatWide(0x1.62e42fefa38p-1), z.high + z.high)
+    let rest = wide_fma(
+        z.high * u, p, z.low + z.low + leading.low + j * splatWide(0x1.ef35793c7673p-45))
+    return Pair(sumOrdered: leading.high, rest)
+}

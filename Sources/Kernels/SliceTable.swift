@@ -1,0 +1,186 @@
+// The stats and constants of a batch of slices, in scratch memory: what one phase of a kernel leaves for the
+// next. One column of numbers per quantity, so that a vector of slices is read and written at once.
+
+import CKernels
+import CVector
+
+@inline(__always) var tableBytes: Int { Int(SWIFTMAX_TABLE_BYTES) }
+@inline(__always) var panelBytes: Int { Int(SWIFTMAX_PANEL_BYTES) }
+
+/// The scratch memory of one kernel call, `SWIFTMAX_KERNEL_SCRATCH_BYTES`.
+struct Scratch {
+    let address: UnsafeMutableRawPointer
+
+    @inline(__always) var table: SliceTable { SliceTable(address: address) }
+
+    /// For the maxima of the first table when the slices are summed again.
+    @inline(__always) var secondTable: SliceTable {
+        SliceTable(address: address + tableBytes)
+    }
+
+    /// Room for one block of elements.
+    @inline(__always) var spare: UnsafeMutableRawPointer { address + 2 &* tableBytes }
+
+    /// Two panels. Those of columns hold the elements where the powers will be.
+    @inline(__always) var exponentials: ExponentialPanel {
+        let panels = spare + 8 &* block
+        return ExponentialPanel(tails: panels, powers: panels + panelBytes)
+    }
+}
+
+struct SliceTable {
+    let address: UnsafeMutableRawPointer
+
+    /// Slices in a table; a multiple of every vector's lanes.
+    static var capacity: Int { 256 }
+
+    private static var columnBytes: Int { capacity &* 8 }
+
+    private enum Column: Int {
+        case max, sumHigh, sumLow, count
+        /// Constants of softmax; log_softmax keeps max and the two parts of the logarithm in the outer three.
+        case base, magic, low, inverse, inverseLow
+        case logsumexp
+        case panelMax
+        case laneSums
+    }
+
+    @inline(__always)
+    private func wide(_ column: Column, _ slice: Int) -> UnsafeMutableRawPointer {
+        address + (column.rawValue &* SliceTable.columnBytes &+ slice &* 8)
+    }
+
+    @inline(__always)
+    private func narrow(_ column: Column, _ slice: Int) -> UnsafeMutableRawPointer {
+        address + (column.rawValue &* SliceTable.columnBytes &+ slice &* elementBytes)
+    }
+
+    /// Room for the virtual lanes of one row.
+    @inline(__always)
+    var laneSums: LaneSums { LaneSums(address: wide(.laneSums, 0)) }
+
+    /// Room for the virtual lanes of a vector of columns.
+    @inline(__always)
+    var columnLaneSums: UnsafeMutableRawPointer { wide(.laneSums, 0) }
+
+    // MARK: Stats
+
+    @inline(__always)
+    func set(_ slice: Int, _ stats: swiftmax_stats) {
+        wide(.max, slice).storeBytes(of: stats.max, as: Double.self)
+        wide(.sumHigh, slice).storeBytes(of: stats.high, as: Double.self)
+        wide(.sumLow, slice).storeBytes(of: stats.low, as: Double.self)
+        wide(.count, slice).storeBytes(of: stats.count, as: Double.self)
+    }
+
+    /// The stats of the slices from `slice` on, one per lane.
+    @inline(__always)
+    func stats(from slice: Int) -> Stats {
+        Stats(
+            max: wide(.max, slice).loadUnaligned(as: Wide.self),
+            sum: Pair(
+                high: wide(.sumHigh, slice).loadUnaligned(as: Wide.self),
+                low: wide(.sumLow, slice).loadUnaligned(as: Wide.self)),
+            count: wide(.count, slice).loadUnaligned(as: Wide.self))
+    }
+
+    @inline(__always)
+    func set(from slice: Int, _ stats: Stats) {
+        wide(.max, slice).storeBytes(of: stats.max, as: Wide.self)
+        wide(.sumHigh, slice).storeBytes(of: stats.sum.high, as: Wide.self)
+        wide(.sumLow, slice).storeBytes(of: stats.sum.low, as: Wide.self)
+        wide(.count, slice).storeBytes(of: stats.count, as: Wide.self)
+    }
+
+    /// The maxima of the columns in the panel.
+    @inline(__always)
+    func panelMax(from slice: Int) -> Vector { vector_load(narrow(.panelMax, slice)) }
+
+    @inline(__always)
+    func setPanelMax(_ max: Vector, from slice: Int) { vector_store(narrow(.panelMax, slice), max) }
+
+    /// The maxima of the blocks of one row.
+    @inline(__always)
+    func blockMax(_ index: Int) -> Element { narrow(.panelMax, index).load(as: Element.self) }
+
+    @inline(__always)
+    func setBlockMax(_ index: Int, _ max: Element) {
+        narrow(.panelMax, index).storeBytes(of: max, as: Element.self)
+    }
+
+    // MARK: Constants
+
+    /// Turns the stats of the first `count` slices into what gives their results.
+    @inline(never)
+    func setResults(_ op: Operation, _ count: Int) {
+        var slice = 0
+        while slice < count {
+            let stats = stats(from: slice)
+            switch op {
+            case .softmax: set(from: slice, SoftmaxResult(stats))
+            case .logSoftmax: set(from: slice, LogSoftmaxResult(LogResult(stats)))
+            case .logsumexp: vector_store(narrow(.logsumexp, slice), LogResult(stats).logsumexp(stats))
+            }
+            slice &+= lanes
+        }
+    }
+
+    @inline(__always)
+    private func set(from slice: Int, _ result: SoftmaxResult) {
+        vector_store(narrow(.base, slice), result.shift.base)
+        vector_store(narrow(.magic, slice), result.shift.magic)
+        vector_store(narrow(.low, slice), result.shift.low)
+        vector_store(narrow(.inverse, slice), result.inverse)
+        vector_store(narrow(.inverseLow, slice), result.inverseLow)
+    }
+
+    @inline(__always)
+    private func set(from slice: Int, _ result: LogSoftmaxResult) {
+        vector_store(narrow(.base, slice), result.max)
+        vector_store(narrow(.inverse, slice), result.logHigh)
+        vector_store(narrow(.inverseLow, slice), result.logLow)
+    }
+
+    /// The constants of one slice, in every lane.
+    @inline(__always)
+    func softmaxResult(_ slice: Int) -> SoftmaxResult {
+        softmaxResult { splat(narrow($0, slice).load(as: Element.self)) }
+    }
+
+    /// The constants of the slices from `slice` on, one per lane.
+    @inline(__always)
+    func softmaxResult(from slice: Int) -> SoftmaxResult {
+        softmaxResult { vector_load(narrow($0, slice)) }
+    }
+
+    @inline(__always)
+    private func softmaxResult(_ constant: (Column) -> Vector) -> SoftmaxResult {
+        SoftmaxResult(
+            shift: Shift(base: constant(.base), magic: constant(.magic), low: constant(.low)),
+            inverse: constant(.inverse), inverseLow: constant(.inverseLow))
+    }
+
+    /// The constants of one slice, in every lane.
+    @inline(__always)
+    func logSoftmaxResult(_ slice: Int) -> LogSoftmaxResult {
+        logSoftmaxResult { splat(narrow($0, slice).load(as: Element.self)) }
+    }
+
+    /// The constants of the slices from `slice` on, one per lane.
+    @inline(__always)
+    func logSoftmaxResult(from slice: Int) -> LogSoftmaxResult {
+        logSoftmaxResult { vector_load(narrow($0, slice)) }
+    }
+
+    @inline(__always)
+    private func logSoftmaxResult(_ constant: (Column) -> Vector) -> LogSoftmaxResult {
+        LogSoftmaxResult(
+            max: constant(.base), logHigh: constant(.inverse), logLow: constant(.inverseLow))
+    }
+
+    @inline(__always)
+    func logsumexp(_ slice: Int) -> Element { narrow(.logsumexp, slice).load(as: Element.self) }
+
+    @inline(__always)
+    func logsumexp(from slice: Int) -> Vector { vector_load(narrow(.logsumexp, slice)) }
+}

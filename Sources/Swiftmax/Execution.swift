@@ -1,0 +1,442 @@
+// The paths, each a function from a range of units to kernel calls. A unit is a slice, a tile of columns, a
+// pack of slices or a block; what is computed for it does not depend on the range.
+
+import CKernels
+import CSupport
+import CSwiftmax
+
+/// How a call's slices are handed to the kernels.
+enum Path {
+    /// Elements of a slice are contiguous: whole rows, where they lie.
+    case rows
+    /// Elements side by side belong to neighboring slices: whole columns, where they lie.
+    case columns
+    /// Anything else, 16-bit types and masks: slices are copied into scratch, some at a time, and back.
+    case packedRows, shortRows, packedColumns
+    /// Few long slices: one after another, by blocks.
+    case blockStats, blockResults
+
+    func run(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
+        switch self {
+        case .rows: runRows(work, first, end, scratch)
+        case .columns: runColumns(work, first, end, scratch)
+        case .packedRows: runPackedRows(work, first, end, scratch)
+        case .shortRows: runShortRows(work, first, end, scratch)
+        case .packedColumns: runPackedColumns(work, first, end, scratch)
+        case .blockStats: runBlockStats(work, first, end, scratch)
+        case .blockResults: runBlockResults(work, first, end, scratch)
+        }
+    }
+}
+
+// MARK: Kernels
+
+extension Work {
+    /// One array's part in a kernel call: where its slices start, and how far apart their rows or elements are.
+    struct Operand {
+        var address: UnsafeMutableRawPointer
+        var stride: Int
+    }
+
+    @inline(__always)
+    func callRows(
+        _ a: Operand, _ b: Operand, _ out: Operand, _ rows: Int, _ scratch: UnsafeMutableRawPointer
+    ) {
+        if kind == .forward {
+            kernels.pointee.forward_rows(
+                op, a.address, a.stride, out.address, out.stride, rows, n, scratch, streaming)
+        } else {
+            kernels.pointee.backward_rows(
+                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, rows, n, scratch,
+                streaming)
+        }
+    }
+
+    @inline(__always)
+    func callColumns(
+        _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer
+    ) {
+        if kind == .forward {
+            kernels.pointee.forward_columns(
+                op, a.address, a.stride, out.address, out.stride, columns, n, scratch, streaming)
+        } else {
+            kernels.pointee.backward_columns(
+                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, n, scratch,
+                streaming)
+        }
+    }
+
+    /// Where slice `index` starts in an operand.
+    @inline(__always)
+    func start(_ index: Int, _ operand: Int) -> UnsafeMutableRawPointer {
+        pointer(operand) + batch.offset(index, operand)
+    }
+
+    /// From one slice to the next.
+    @inline(__always)
+    func step(_ operand: Int) -> Int {
+        batch.count == 0 ? 0 : batch.stride(batch.count &- 1, operand)
+    }
+
+    /// From one element of a slice that is a single dimension to the next.
+    @inline(__always)
+    func elementStride(_ operand: Int) -> Int { slice.count == 0 ? 0 : slice.stride(0, operand) }
+}
+
+// MARK: In place
+
+func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
+    let work = work.pointee
+    var index = first
+    while index < end {
+        let rows = min(end &- index, work.batch.run(from: index))
+        func operand(_ i: Int) -> Work.Operand {
+            Work.Operand(address: work.start(index, i), stride: work.step(i))
+        }
+        work.callRows(operand(0), operand(work.inputs &- 1), operand(work.output), rows, scratch)
+        index &+= rows
+    }
+}
+
+func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
+    let work = work.pointee
+    let (columns, width) = (work.across.size(0), work.unitSlices)
+    let tiles = (columns &+ width &- 1) / width
+    for unit in first..<end {
+        let column = unit % tiles &* width
+        func operand(_ i: Int) -> Work.Operand {
+            Work.Operand(
+                address: work.start(unit / tiles, i) + column &* work.elementBytes,
+                stride: work.elementStride(i))
+        }
+        work.callColumns(
+            operand(0), operand(work.inputs &- 1), operand(work.output), min(width, columns &- column),
+            scratch)
+    }
+}
+
+// MARK: Packed rows
+
+extension Work {
+    /// Calls `body(i, count)` for the elements first..<end of a slice, as far as they have one stride.
+    @inline(__always)
+    private func forEachRun(_ first: Int, _ end: Int, _ body: (Int, Int) -> Void) {
+        var i = first
+        while i < end {
+            let count = min(end &- i, slice.run(from: i))
+            body(i, count)
+            i &+= count
+        }
+    }
+
+    @inline(__always)
+    private func runStride(_ operand: Int) -> Int {
+        slice.count == 0 ? 0 : slice.stride(slice.count &- 1, operand)
+    }
+
+    /// Elements first..<end of slice `index` as a row; those the mask leaves out are -inf.
+    func gatherRow(
+        _ operand: Int, _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer,
+        _ packs: Packs
+    ) {
+        let origin = start(index, operand)
+        forEachRun(first, end) { i, count in
+            gather(
+                origin + slice.offset(i, operand), runStride(operand), count,
+                row + (i &- first) &* wideBytes, packs)
+        }
+        if hasMask { applyMask(index, first, end, row, -.infinity, packs) }
+    }
+
+    /// The way back; elements that the mask leaves out get their fixed result.
+    func scatterRow(
+        _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        if hasMask { applyMask(index, first, end, row, absentResult, packs) }
+        let origin = start(index, output)
+        forEachRun(first, end) { i, count in
+            scatter(
+                row + (i &- first) &* wideBytes, count, origin + slice.offset(i, output),
+                runStride(output), packs)
+        }
+    }
+
+    private func applyMask(
+        _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ fill: Double,
+        _ packs: Packs
+    ) {
+        let origin = start(index, mask)
+        forEachRun(first, end) { i, count in
+            copy(origin + slice.offset(i, mask), runStride(mask), packs.mask, 1, count, 1)
+            kernels.pointee.fill_where_false(
+                row + (i &- first) &* wideBytes, packs.mask.assumingMemoryBound(to: UInt8.self), fill,
+                count)
+        }
+    }
+
+    /// Whether slices are rows in memory that need no change.
+    func isRow(_ operand: Int) -> Bool {
+        isWide && !hasMask && slice.count <= 1 && (n == 1 || elementStride(operand) == elementBytes)
+    }
+
+    /// The results of a reduction, one for each of `count` slices.
+    func scatterResults(
+        _ results: UnsafeMutableRawPointer, _ first: Int, _ count: Int, _ packs: Packs
+    ) {
+        var index = first
+        while index < first &+ count {
+            let run = min(first &+ count &- index, batch.run(from: index))
+            scatter(
+                results + (index &- first) &* wideBytes, run, start(index, output), step(output), packs)
+            index &+= run
+        }
+    }
+}
+
+/// Packs of slices as rows.
+func runPackedRows(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let (n, rowBytes, size) = (work.n, work.n &* work.wideBytes, work.unitSlices)
+    for unit in first..<end {
+        let slice = unit &* size
+        let rows = min(size, work.slices &- slice)
+        for operand in 0..<work.inputs {
+            for r in 0..<rows {
+                work.gatherRow(
+                    operand, slice &+ r, 0, n, packs.input(operand) + r &* rowBytes, packs)
+            }
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
+        let other = Work.Operand(address: packs.input(1), stride: rowBytes)
+        if work.isReduction {
+            work.callRows(
+                packed, packed, Work.Operand(address: other.address, stride: work.wideBytes), rows,
+                packs.kernel)
+            work.scatterResults(other.address, slice, rows, packs)
+        } else {
+            work.callRows(packed, other, packed, rows, packs.kernel)
+            for r in 0..<rows {
+                work.scatterRow(slice &+ r, 0, n, packed.address + r &* rowBytes, packs)
+            }
+        }
+    }
+}
+
+/// Packs of short slices, turned into columns, so that a vector takes many of them at once.
+func runShortRows(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let transpose = work.kernels.pointee.transpose.unsafelyUnwrapped
+    let (n, rowBytes, size) = (work.n, work.n &* work.wideBytes, work.unitSlices)
+    let columnStride = size &* work.wideBytes
+    for unit in first..<end {
+        let slice = unit &* size
+        let rows = min(size, work.slices &- slice)
+
+        /// Calls `body` for rows that are one distance apart where they lie.
+        @inline(__always)
+        func forEachRunOfRows(_ body: (_ r: Int, _ count: Int) -> Void) {
+            var r = 0
+            while r < rows {
+                let count = min(rows &- r, work.batch.run(from: slice &+ r))
+                body(r, count)
+                r &+= count
+            }
+        }
+
+        for operand in 0..<work.inputs {
+            let columns = packs.input(operand)
+            if work.isRow(operand) {
+                forEachRunOfRows { r, count in
+                    transpose(
+                        work.start(slice &+ r, operand), work.step(operand),
+                        columns + r &* work.wideBytes, columnStride, count, n)
+                }
+            } else {
+                for r in 0..<rows {
+                    work.gatherRow(operand, slice &+ r, 0, n, packs.rows + r &* rowBytes, packs)
+                }
+                transpose(packs.rows, rowBytes, columns, columnStride, rows, n)
+            }
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: columnStride)
+        let other = Work.Operand(address: packs.input(1), stride: columnStride)
+        if work.isReduction {
+            work.callColumns(packed, packed, other, rows, packs.kernel)
+            work.scatterResults(other.address, slice, rows, packs)
+            continue
+        }
+        work.callColumns(packed, other, packed, rows, packs.kernel)
+        if work.isRow(work.output) {
+            forEachRunOfRows { r, count in
+                transpose(
+                    packed.address + r &* work.wideBytes, columnStride,
+                    work.start(slice &+ r, work.output), work.step(work.output), n, count)
+            }
+        } else {
+            transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows)
+            for r in 0..<rows {
+                work.scatterRow(slice &+ r, 0, n, packs.rows + r &* rowBytes, packs)
+            }
+        }
+    }
+}
+
+// MARK: Packed columns
+
+/// Packs of slices that lie side by side, as columns.
+func runPackedColumns(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let (columns, width) = (work.across.size(0), work.unitSlices)
+    let tiles = (columns &+ width &- 1) / width
+    let packedStride = width &* work.wideBytes
+    for unit in first..<end {
+        let column = unit % tiles &* width
+        let count = min(width, columns &- column)
+
+        func start(_ operand: Int) -> UnsafeMutableRawPointer {
+            work.start(unit / tiles, operand) + column &* work.across.stride(0, operand)
+        }
+        /// Sets what the mask leaves out in row `i` of a pack.
+        func applyMask(_ i: Int, _ row: UnsafeMutableRawPointer, _ fill: Double) {
+            copy(
+                start(work.mask) + work.slice.offset(i, work.mask), work.across.stride(0, work.mask),
+                packs.mask, 1, count, 1)
+            work.kernels.pointee.fill_where_false(
+                row, packs.mask.assumingMemoryBound(to: UInt8.self), fill, count)
+        }
+
+        for operand in 0..<work.inputs {
+            let source = start(operand)
+            for i in 0..<work.n {
+                let row = packs.input(operand) + i &* packedStride
+                work.gather(
+                    source + work.slice.offset(i, operand), work.across.stride(0, operand), count, row,
+                    packs)
+                if work.hasMask { applyMask(i, row, -.infinity) }
+            }
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: packedStride)
+        let other = Work.Operand(address: packs.input(1), stride: packedStride)
+        let target = start(work.output)
+        let targetStride = work.across.stride(0, work.output)
+        if work.isReduction {
+            work.callColumns(packed, packed, other, count, packs.kernel)
+            work.scatter(other.address, count, target, targetStride, packs)
+            continue
+        }
+        work.callColumns(packed, other, packed, count, packs.kernel)
+        for i in 0..<work.n {
+            let row = packed.address + i &* packedStride
+            if work.hasMask { applyMask(i, row, work.absentResult) }
+            work.scatter(
+                row, count, target + work.slice.offset(i, work.output), targetStride, packs)
+        }
+    }
+}
+
+// MARK: Blocks
+
+extension Work {
+    /// Elements first..<end of the current slice, in place where they can be read there.
+    func blockElements(
+        _ operand: Int, _ first: Int, _ end: Int, _ packs: Packs
+    ) -> UnsafeMutableRawPointer {
+        if isRow(operand) { return start(current, operand) + first &* elementBytes }
+        gatherRow(operand, current, first, end, packs.input(operand), packs)
+        return packs.input(operand)
+    }
+}
+
+/// The stats of blocks first..<end of the current slice.
+func runBlockStats(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let block = Int(SWIFTMAX_BLOCK)
+    for b in first..<end {
+        let start = b &* block
+        let end = min(start &+ block, work.n)
+        let x = work.blockElements(0, start, end, packs)
+        let stats = work.stats.unsafelyUnwrapped + b
+        if work.kind == .forward {
+            work.kernels.pointee.row_stats(work.op, x, end &- start, work.known, stats, packs.kernel)
+        } else {
+            let y = work.blockElements(1, start, end, packs)
+            work.kernels.pointee.row_sum(work.op, x, y, end &- start, stats, packs.kernel)
+        }
+    }
+}
+
+/// The results of blocks first..<end of the current slice, whose stats are the first of `Work.stats`.
+func runBlockResults(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let isInPlace = work.isRow(work.output)
+    for b in first..<end {
+        let start = b &* Int(SWIFTMAX_BLOCK)
+        let end = min(start &+ Int(SWIFTMAX_BLOCK), work.n)
+        let x = work.blockElements(0, start, end, packs)
+        let target =
+            isInPlace
+            ? work.start(work.current, work.output) + start &* work.elementBytes : packs.input(0)
+        let streaming = isInPlace ? work.streaming : 0
+        if work.kind == .forward {
+            work.kernels.pointee.row_output(
+                work.op, x, target, end &- start, work.stats, packs.kernel, streaming)
+        } else {
+            let y = work.blockElements(1, start, end, packs)
+            work.kernels.pointee.row_grad_input(
+                work.op, x, y, target, end &- start, work.stats, streaming)
+        }
+        if !isInPlace { work.scatterRow(work.current, start, end, target, packs) }
+    }
+}
+
+/// Slices one after another, each shared out by blocks. False without memory for the stats.
+func runBlocks(_ work: UnsafeMutablePointer<Work>, _ scratch: UnsafeMutableRawPointer) -> Bool {
+    let n = work.pointee.n
+    let blocks = (n &+ Int(SWIFTMAX_BLOCK) &- 1) / Int(SWIFTMAX_BLOCK)
+    let bytes = (blocks &+ 1) &* MemoryLayout<swiftmax_stats>.stride
+    guard let memory = malloc(bytes) else { return false }
+    let total = memory.assumingMemoryBound(to: swiftmax_stats.self)
+    let stats = total + 1
+    for slice in 0..<work.pointee.slices {
+        work.pointee.current = slice
+        work.pointee.stats = stats
+        work.pointee.known = nil
+        share(.blockStats, work, blocks, elements: n, scratch)
+        if work.pointee.kind == .backward {
+            work.pointee.kernels.pointee.merge_sums(stats, blocks, total)
+        } else if work.pointee.kernels.pointee.merge_stats(work.pointee.op, stats, blocks, total) != 0 {
+            var known = total.pointee.max
+            withUnsafePointer(to: &known) { known in
+                work.pointee.known = known
+                share(.blockStats, work, blocks, elements: n, scratch)
+            }
+            _ = work.pointee.kernels.pointee.merge_stats(work.pointee.op, stats, blocks, total)
+        }
+        work.pointee.stats = total
+        if work.pointee.isReduction {
+            let packs = Work.Packs(scratch: scratch)
+            work.pointee.kernels.pointee.row_output(
+                work.pointee.op, packs.input(0), packs.input(0), 1, total, packs.kernel, 0)
+            work.pointee.scatterResults(packs.input(0), slice, 1, packs)
+        } else {
+            share(.blockResults, work, blocks, elements: n, scratch)
+        }
+    }
+    free(memory)
+    return true
+}

@@ -1,0 +1,100 @@
+// Copies between an array and scratch: runs of elements with any stride, of any type.
+
+import CKernels
+import CSupport
+import CSwiftmax
+
+extension Work {
+    /// Whether elements have the type the kernels compute in.
+    var isWide: Bool { elementBytes == wideBytes }
+
+    /// `count` elements, `stride` bytes apart, to contiguous ones of the wide type.
+    func gather(
+        _ source: UnsafeMutableRawPointer, _ stride: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
+        _ packs: Packs
+    ) {
+        if isWide {
+            copy(source, stride, target, elementBytes, count, elementBytes)
+        } else if stride == elementBytes {
+            widen(source, target, count)
+        } else {
+            var first = 0
+            while first < count {
+                let part = min(count &- first, Work.stagingBytes / 2)
+                copy(source + first &* stride, stride, packs.staging, 2, part, 2)
+                widen(packs.staging, target + first &* wideBytes, part)
+                first &+= part
+            }
+        }
+    }
+
+    /// The way back.
+    func scatter(
+        _ source: UnsafeMutableRawPointer, _ count: Int, _ target: UnsafeMutableRawPointer, _ stride: Int,
+        _ packs: Packs
+    ) {
+        if isWide {
+            copy(source, elementBytes, target, stride, count, elementBytes)
+        } else if stride == elementBytes {
+            narrow(source, target, count)
+        } else {
+            var first = 0
+            while first < count {
+                let part = min(count &- first, Work.stagingBytes / 2)
+                narrow(source + first &* wideBytes, packs.staging, part)
+                copy(packs.staging, 2, target + first &* stride, stride, part, 2)
+                first &+= part
+            }
+        }
+    }
+
+    private func widen(
+        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int
+    ) {
+        if dtype == Int32(SWIFTMAX_FLOAT16) {
+            kernels.pointee.widen_float16(source, target, count)
+        } else {
+            kernels.pointee.widen_bfloat16(source, target, count)
+        }
+    }
+
+    private func narrow(
+        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int
+    ) {
+        if dtype == Int32(SWIFTMAX_FLOAT16) {
+            kernels.pointee.narrow_float16(source, target, count)
+        } else {
+            kernels.pointee.narrow_bfloat16(source, target, count)
+        }
+    }
+}
+
+/// Copies `count` elements of `bytes` bytes from one stride to another.
+func copy(
+    _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
+    _ targetStride: Int, _ count: Int, _ bytes: Int
+) {
+    if count == 1 || sourceStride == bytes && targetStride == bytes {
+        memcpy(target, source, count &* bytes)
+        return
+    }
+    switch bytes {
+    case 8: copyEach(source, sourceStride, target, targetStride, count, as: UInt64.self)
+    case 4: copyEach(source, sourceStride, target, targetStride, count, as: UInt32.self)
+    case 2: copyEach(source, sourceStride, target, targetStride, count, as: UInt16.self)
+    default: copyEach(source, sourceStride, target, targetStride, count, as: UInt8.self)
+    }
+}
+
+@inline(__always)
+private func copyEach<T: BitwiseCopyable>(
+    _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
+    _ targetStride: Int, _ count: Int, as type: T.Type
+) {
+    var (from, to) = (source, target)
+    for _ in 0..<count {
+        to.storeBytes(of: from.loadUnaligned(as: type), as: type)
+        from += sourceStride
+        to += targetStride
+    }
+}

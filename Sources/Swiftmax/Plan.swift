@@ -1,0 +1,146 @@
+// From validated arrays to a path and its units.
+
+import CKernels
+import CSupport
+import CSwiftmax
+
+/// Slices up to this long go through the kernels as columns, many at a time.
+private var shortSlice: Int { 96 }
+
+/// Fewer neighbors than this are not worth a vector across them.
+private var fewColumns: Int { 8 }
+
+/// Runs an operation on validated arrays of which none is empty.
+func execute(
+    _ kind: Work.Kind, _ op: Int32, _ arrays: (StridedArray, StridedArray, StridedArray, StridedArray),
+    inputs: Int, hasMask: Bool, axes: UInt64
+) -> Status {
+    var status = Status(SWIFTMAX_OK)
+    let hadMemory = withScratch { scratch in
+        let packs = Work.Packs(scratch: scratch)
+        var slice = Dimensions(packs.dimensions(0))
+        var batch = Dimensions(packs.dimensions(1))
+        let x = arrays.0
+        let operands = inputs &+ 1 &+ (hasMask ? 1 : 0)
+        let reduces = kind == .forward && op == Int32(SWIFTMAX_OP_LOGSUMEXP)
+
+        @inline(__always)
+        func stride(_ dimension: Int, _ operand: Int) -> Int {
+            switch operand {
+            case 0: arrays.0.stride(dimension)
+            case 1: arrays.1.stride(dimension)
+            case 2: arrays.2.stride(dimension)
+            default: arrays.3.stride(dimension)
+            }
+        }
+        for dimension in 0..<x.rank where axes &>> UInt64(dimension) & 1 == 1 {
+            slice.append(size: x.size(dimension), operands: operands) {
+                reduces && $0 == inputs ? 0 : stride(dimension, $0)
+            }
+        }
+        // The order of the slices is free: the one farthest apart in the output comes first, so that neighbors in
+        // memory are neighbors here, whatever the order of the axes.
+        var left = x.rank == 64 ? ~axes : ((1 &<< UInt64(x.rank)) &- 1) & ~axes
+        while left != 0 {
+            var (widest, reach) = (0, -1)
+            for dimension in 0..<x.rank where left &>> UInt64(dimension) & 1 == 1 {
+                let magnitude = Int(stride(dimension, inputs).magnitude)
+                if magnitude > reach { (widest, reach) = (dimension, magnitude) }
+            }
+            left &= ~(1 &<< UInt64(widest))
+            batch.append(size: x.size(widest), operands: operands) { stride(widest, $0) }
+        }
+        let elements = x.count
+        let isDouble = x.dtype == Int32(SWIFTMAX_FLOAT64)
+        var work = Work(
+            kind: kind, op: op, dtype: x.dtype, elementBytes: x.elementBytes,
+            kernels: activeKernels(isDouble: isDouble), inputs: inputs,
+            data: (
+                arrays.0.data.unsafelyUnwrapped, arrays.1.data.unsafelyUnwrapped,
+                arrays.2.data ?? scratch, arrays.3.data ?? scratch
+            ), hasMask: hasMask,
+            streaming: !reduces && elements &* x.elementBytes >= streamingBytes ? 1 : 0, slice: slice,
+            batch: batch, across: Dimensions(packs.dimensions(2)), n: slice.elements,
+            slices: batch.elements)
+        if !run(&work, elements, scratch) { status = Status(SWIFTMAX_OUT_OF_MEMORY) }
+    }
+    return hadMemory ? status : Status(SWIFTMAX_OUT_OF_MEMORY)
+}
+
+/// Outputs from this size on will not be found in a cache by their reader.
+private var streamingBytes: Int { 24 &* 1024 &* 1024 }
+
+/// Chooses the path, and takes it.
+private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRawPointer) -> Bool {
+    let n = work.n
+    let sliceBytes = n &* work.wideBytes
+    var areRows = work.isRow(work.output) || work.isReduction && work.isWide && !work.hasMask
+    for operand in 0..<work.inputs where !work.isRow(operand) { areRows = false }
+
+    // Few long rows are shared out among threads by blocks, as are rows that no scratch holds.
+    let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
+    let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
+    if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
+    if areRows && n > shortSlice {
+        share(.rows, &work, work.slices, elements: elements, scratch)
+        return true
+    }
+
+    let neighbors = columnDimension(work)
+    if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
+        work.takeColumns(neighbors)
+        work.unitSlices = min(work.across.size(0), 256)
+        share(.columns, &work, work.columnUnits, elements: elements, scratch)
+        return true
+    }
+    if neighbors >= 0 && sliceBytes &* 16 <= Work.packBytes {
+        work.takeColumns(neighbors)
+        work.unitSlices = min(256, Work.packBytes / sliceBytes) & ~15
+        share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
+        return true
+    }
+    if n <= shortSlice && work.slices > 1 {
+        work.unitSlices = max(16, min(256, Work.cachedBytes / sliceBytes) & ~15)
+        share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
+        return true
+    }
+    if areRows {
+        share(.rows, &work, work.slices, elements: elements, scratch)
+        return true
+    }
+    if sliceBytes > Work.packBytes || isLong && work.slices < threads {
+        return runBlocks(&work, scratch)
+    }
+    work.unitSlices = max(1, Work.cachedBytes / sliceBytes)
+    share(.packedRows, &work, work.rowUnits, elements: elements, scratch)
+    return true
+}
+
+/// The dimension of the batch along which slices lie side by side in all arrays but the mask, or -1.
+private func columnDimension(_ work: Work) -> Int {
+    for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewColumns {
+        var isColumn = true
+        for operand in 0...work.inputs
+        where work.batch.stride(dimension, operand) != work.elementBytes { isColumn = false }
+        if isColumn { return dimension }
+    }
+    return -1
+}
+
+extension Work {
+    /// Makes a dimension of the batch that of the columns.
+    fileprivate mutating func takeColumns(_ dimension: Int) {
+        let source = batch
+        across.append(size: source.size(dimension), operands: operandLimit) {
+            source.stride(dimension, $0)
+        }
+        batch.moveToEnd(dimension)
+        batch.removeLast()
+    }
+
+    fileprivate var columnUnits: Int {
+        batch.elements &* ((across.size(0) &+ unitSlices &- 1) / unitSlices)
+    }
+
+    fileprivate var rowUnits: Int { (slices &+ unitSlices &- 1) / unitSlices }
+}

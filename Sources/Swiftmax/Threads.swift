@@ -1,0 +1,79 @@
+// Work shared out among threads. What each piece computes does not depend on who computes it.
+
+import CSupport
+
+/// The most threads a call may use.
+func threadLimit() -> Int {
+    var limit = support_load(support_threads())
+    if limit == 0 {
+        limit = threadsAtLoad()
+        support_store(support_threads(), limit)
+    }
+    return Int(limit)
+}
+
+func setThreadLimit(_ count: Int32) {
+    support_store(support_threads(), count < 1 ? threadsAtLoad() : count)
+}
+
+private func threadsAtLoad() -> Int32 {
+    let name: StaticString = "SWIFTMAX_NUM_THREADS"
+    let wanted: Int32 = if let value = getenv(cString(name)) { atoi(value) } else { 0 }
+    return wanted > 0 ? wanted : support_processors()
+}
+
+/// Scratch memory and a floating-point environment of its own, for as long as `body` runs. False without memory.
+@inline(__always)
+func withScratch(_ body: (UnsafeMutableRawPointer) -> Void) -> Bool {
+    guard let scratch = support_take_scratch(Work.scratchBytes) else { return false }
+    let saved = support_enter_float_environment()
+    body(scratch)
+    support_leave_float_environment(saved)
+    support_give_scratch(scratch)
+    return true
+}
+
+/// What the threads of one call share.
+private struct Shared {
+    let path: Path
+    let work: UnsafePointer<Work>
+    let units: Int
+    /// Units taken at a time.
+    let grain: Int
+    var next: Int64 = 0
+
+    static func takePieces(_ shared: UnsafeMutablePointer<Shared>, _ scratch: UnsafeMutableRawPointer) {
+        let (units, grain) = (shared.pointee.units, shared.pointee.grain)
+        while true {
+            let first = Int(support_fetch_add(&shared.pointee.next, Int64(grain)))
+            if first >= units { return }
+            shared.pointee.path.run(shared.pointee.work, first, min(first &+ grain, units), scratch)
+        }
+    }
+}
+
+/// Runs a path over 0..<units in pieces, on as many threads as the work is worth; `scratch` is the calling thread's.
+func share(
+    _ path: Path, _ work: UnsafePointer<Work>, _ units: Int, elements: Int,
+    _ scratch: UnsafeMutableRawPointer
+) {
+    let threads = min(min(threadLimit(), units), elements / elementsPerThread)
+    if threads <= 1 {
+        path.run(work, 0, units, scratch)
+        return
+    }
+    // Several pieces for each thread, so that one that starts late or is interrupted holds up no other.
+    let grain = max(1, units / (threads &* 8))
+    var shared = Shared(path: path, work: work, units: units, grain: grain)
+    withUnsafeMutablePointer(to: &shared) { shared in
+        support_apply(threads, shared) { shared, _ in
+            // A thread without memory leaves its share to the others.
+            let shared = shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
+            _ = withScratch { Shared.takePieces(shared, $0) }
+        }
+        Shared.takePieces(shared, scratch)
+    }
+}
+
+/// Below this many elements for each, a further thread costs more than it gains.
+private var elementsPerThread: Int { 32768 }

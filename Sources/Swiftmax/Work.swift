@@ -1,0 +1,93 @@
+// One call, planned: which elements lie where, and which kernels take them how.
+
+import CKernels
+import CSupport
+import CSwiftmax
+
+struct Work {
+    enum Kind { case forward, backward }
+
+    let kind: Kind
+    let op: Int32
+    let dtype: Int32
+    let elementBytes: Int
+    let kernels: UnsafePointer<swiftmax_kernels>
+    /// How many of the operands are inputs; the output follows them, and then the mask.
+    let inputs: Int
+    let data:
+        (
+            UnsafeMutableRawPointer, UnsafeMutableRawPointer, UnsafeMutableRawPointer,
+            UnsafeMutableRawPointer
+        )
+    let hasMask: Bool
+    /// Whether the output is large enough to go past the caches.
+    let streaming: Int32
+    /// Along a slice; over the slices; and, where columns are taken, over those side by side, which are then not
+    /// part of `batch`.
+    var slice: Dimensions
+    var batch: Dimensions
+    var across: Dimensions
+    /// Elements of a slice, and slices.
+    let n: Int
+    let slices: Int
+    /// Slices that a unit takes.
+    var unitSlices = 1
+    /// For a slice that is shared out: which it is, and the stats of its blocks; then those of the whole.
+    var current = 0
+    var stats: UnsafeMutablePointer<swiftmax_stats>?
+    /// The maximum its blocks are to be summed against, if not their own.
+    var known: UnsafePointer<Double>?
+
+    var output: Int { inputs }
+    var mask: Int { inputs &+ 1 }
+    /// Of the type the kernels compute in.
+    var wideBytes: Int { max(elementBytes, 4) }
+    var isReduction: Bool { kind == .forward && op == Int32(SWIFTMAX_OP_LOGSUMEXP) }
+    /// What elements give that the mask leaves out.
+    var absentResult: Double { op == Int32(SWIFTMAX_OP_SOFTMAX) ? 0 : -.infinity }
+
+    @inline(__always)
+    func pointer(_ operand: Int) -> UnsafeMutableRawPointer {
+        switch operand {
+        case 0: data.0
+        case 1: data.1
+        case 2: data.2
+        default: data.3
+        }
+    }
+}
+
+// MARK: Scratch
+
+extension Work {
+    /// What a pack may hold, in bytes, and what it should, to stay in the first caches.
+    static var packBytes: Int { 256 &* 1024 }
+    static var cachedBytes: Int { 32768 }
+    /// Elements on their way to or from another type.
+    static var stagingBytes: Int { 16384 }
+
+    static var scratchBytes: Int {
+        Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* packBytes &+ packBytes / 4 &+ stagingBytes
+            &+ 3 &* Dimensions.bytes
+    }
+
+    /// The parts of a thread's scratch.
+    struct Packs {
+        let scratch: UnsafeMutableRawPointer
+
+        /// For the kernels themselves.
+        var kernel: UnsafeMutableRawPointer { scratch }
+        /// The elements of an input; the first then holds the results.
+        func input(_ operand: Int) -> UnsafeMutableRawPointer {
+            scratch + (Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ operand &* packBytes)
+        }
+        /// Rows that are yet to be turned into columns.
+        var rows: UnsafeMutableRawPointer { input(2) }
+        var mask: UnsafeMutableRawPointer { input(3) }
+        var staging: UnsafeMutableRawPointer { mask + packBytes / 4 }
+        /// Of the thread that made the plan.
+        func dimensions(_ list: Int) -> UnsafeMutableRawPointer {
+            staging + (stagingBytes &+ list &* Dimensions.bytes)
+        }
+    }
+}

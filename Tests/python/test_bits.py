@@ -1,0 +1,137 @@
+"""The same slice gives the same bytes, wherever it lies and whatever computes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import strategies
+import swiftmax
+from hypothesis import given
+from hypothesis import strategies as st
+from inputs import BACKWARD, DTYPES, FORWARD, Array, gradients, logits
+
+BATCHES = [(), (1,), (3,), (17,), (70,), (2, 3), (3, 17), (70, 2), (5, 2, 2)]
+SMALL_BATCHES = [(), (2,), (3,), (2, 2)]
+LENGTHS = [1, 2, 5, 15, 16, 17, 63, 64, 65, 100, 127, 129, 1000, 4095, 4096, 4097, 9000]
+
+
+def call(name: str, arrays: list[Array], **arguments: Any) -> Array:
+    return np.asarray(getattr(swiftmax, name)(*arrays, **arguments))
+
+
+def slices(name: str, seed: int, family: str, length: int, dtype: str) -> list[Array]:
+    """The array arguments of a call on one slice."""
+    if name in BACKWARD:
+        return list(gradients(name, seed, (length,), dtype))
+    return [logits(family, seed, (length,), dtype)]
+
+
+# ---- One slice, anywhere ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@given(data=st.data())
+def test_any_place(name: str, dtype: str, data: st.DataObject, threads: None) -> None:
+    """A slice along any axis of any batch in any layout, among neighbors of any kind."""
+    length = data.draw(st.one_of(st.sampled_from(LENGTHS), st.integers(1, 300)))
+    seed, family = data.draw(strategies.seeds), data.draw(strategies.families)
+    alone = slices(name, seed, family, length, dtype)
+    swiftmax.set_num_threads(1)
+    expected = call(name, alone).tobytes()
+
+    batch = data.draw(st.sampled_from(BATCHES if length <= 300 else SMALL_BATCHES))
+    split = data.draw(st.integers(0, len(batch)))
+    before, after = batch[:split], batch[split:]
+    shape = (*before, length, *after)
+    neighbors = data.draw(
+        st.sampled_from(["normal", "huge", "subnormal_results", "NaN", "infinite"])
+    )
+    place = tuple(data.draw(st.integers(0, n - 1)) for n in batch)
+    index: tuple[Any, ...] = (*place[: len(before)], slice(None), *place[len(before) :])
+    arrays = []
+    for part in alone:
+        if neighbors in ("NaN", "infinite"):
+            values = np.full(shape, np.nan if neighbors == "NaN" else -np.inf, dtype)
+        else:
+            values = logits(neighbors, seed + 1, shape, dtype)
+        values[index] = part
+        arrays.append(data.draw(strategies.placed(values, repeat=False)))
+
+    axis = data.draw(st.sampled_from([len(before), -1 - len(after)]))
+    swiftmax.set_num_threads(data.draw(st.sampled_from([1, 2, 3, 8])))
+    arguments: dict[str, Any] = {"axis": axis}
+    if name in FORWARD and data.draw(st.booleans()):
+        arguments["where"] = np.ones(data.draw(st.sampled_from([(), shape])), bool)
+    if name == "logsumexp":
+        index = place
+    elif data.draw(st.booleans()):
+        arguments["out"] = data.draw(st.sampled_from(arrays))
+    assert call(name, arrays, **arguments)[index].astype(dtype).tobytes() == expected
+
+
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_several_axes(name: str, dtype: str, data: st.DataObject) -> None:
+    """A slice over several axes is their elements in order, wherever the axes are."""
+    sizes = data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=3))
+    length = int(np.prod(sizes))
+    family, seed = data.draw(strategies.families), data.draw(strategies.seeds)
+    alone = slices(name, seed, family, length, dtype)
+    expected = call(name, alone).tobytes()
+    batch = data.draw(st.integers(1, 20))
+    rank = len(sizes) + 1
+    batch_axis = data.draw(st.integers(0, rank - 1))
+    arrays = []
+    for part in alone:
+        values = np.stack([part.reshape(sizes)] * batch, axis=batch_axis)
+        arrays.append(data.draw(strategies.placed(values, repeat=False)))
+    axes = data.draw(st.permutations([a for a in range(rank) if a != batch_axis]).map(tuple))
+    result = np.moveaxis(call(name, arrays, axis=axes), 0 if name == "logsumexp" else batch_axis, 0)
+    for one in result:
+        assert one.tobytes() == expected
+
+
+# ---- Threads ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((64, 20000), 1),
+        ((1, 1_000_003), 1),
+        ((20001, 66), 0),
+        ((300_000, 5), 1),
+        ((70, 500, 40), 1),
+    ],
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+def test_any_number_of_threads(
+    name: str, dtype: str, shape: tuple[int, ...], axis: int, threads: None
+) -> None:
+    if name in BACKWARD:
+        arrays = [np.resize(a, shape) for a in gradients(name, 5, (100_003,), dtype)]
+    else:
+        arrays = [np.resize(logits("logits", 5, (100_003,), dtype), shape)]
+    swiftmax.set_num_threads(1)
+    expected = call(name, arrays, axis=axis).tobytes()
+    for count in [2, 3, 7, 64]:
+        swiftmax.set_num_threads(count)
+        assert call(name, arrays, axis=axis).tobytes() == expected, f"{count} threads"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+def test_a_split_or_padded_batch(name: str, dtype: str) -> None:
+    if name in BACKWARD:
+        arrays = list(gradients(name, 9, (300, 333), dtype))
+    else:
+        arrays = [logits("wide", 9, (300, 333), dtype)]
+    expected = call(name, arrays)
+    parts = [call(name, [a[i : i + 7] for a in arrays]) for i in range(0, 300, 7)]
+    assert np.concatenate(parts).tobytes() == expected.tobytes()
+    padded = [np.concatenate([a, np.zeros((45, 333), dtype)]) for a in arrays]
+    assert call(name, padded)[:300].tobytes() == expected.tobytes()

@@ -1,0 +1,93 @@
+"""The memory of large outputs, of which a little is kept for the next ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import swiftmax
+
+LARGE = 2_000_000  # float32 elements; from 4 MiB on, blocks are kept
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # NumPy 1
+    from numpy.core import multiarray  # type: ignore[no-redef]
+
+
+def handler_of(array: np.ndarray[Any, Any]) -> Any:
+    """The name of the allocator that an array's memory is from."""
+    return multiarray.get_handler_name(array)
+
+
+def test_only_large_outputs_are_from_kept_memory() -> None:
+    """And nobody else's arrays are."""
+    x = np.zeros(LARGE, np.float32)
+    y = swiftmax.softmax(x)
+    assert y.flags.owndata
+    assert handler_of(y) == "swiftmax"
+    assert handler_of(swiftmax.softmax(x[:1000])) == "default_allocator"
+    assert handler_of(swiftmax.logsumexp(x)) == "default_allocator"
+    assert handler_of(np.zeros(LARGE)) == "default_allocator"
+
+
+def test_kept_memory_holds_any_later_output() -> None:
+    """What an earlier output left in a block does not show."""
+    for size in (LARGE, LARGE + 1, 2 * LARGE, LARGE):
+        x = np.arange(size, dtype=np.float32) - size
+        np.testing.assert_array_equal(swiftmax.softmax(x, axis=()), np.ones(size, np.float32))
+        np.testing.assert_array_equal(swiftmax.log_softmax(x, axis=()), np.zeros(size, np.float32))
+
+
+def test_large_outputs_can_be_resized() -> None:
+    """ndarray.resize() reallocates them in place."""
+    y = swiftmax.softmax(np.zeros(LARGE, np.float32), axis=())
+    for size in (10, LARGE, 3 * LARGE):
+        y.resize(size, refcheck=False)
+        assert y.shape == (size,)
+        assert y[9] == 1
+        y[...] = 1
+
+
+def test_threads_share_kept_memory() -> None:
+    """Each output is its caller's alone."""
+    wrong = []
+
+    def work(size: int) -> None:
+        for _ in range(20):
+            y = swiftmax.softmax(np.zeros(size, np.float32))
+            if not (y == y[0]).all() or abs(float(y[0]) * size - 1) > 1e-6:
+                wrong.append(size)
+
+    threads = [threading.Thread(target=work, args=(LARGE + i // 2,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_kept_memory_is_bounded() -> None:
+    """Freed outputs of many sizes leave at most the 66 MiB that are kept, and some slack."""
+    code = """
+import numpy as np, os, swiftmax
+x = np.zeros(24 << 20, np.float32)
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+swiftmax.softmax(x[:1000])
+before = resident()
+outputs = [swiftmax.softmax(x[: n << 20], axis=()) for n in range(2, 22, 3)]
+assert resident() - before > 200
+del outputs
+print(resident() - before)
+"""
+    environment = {**os.environ, "SWIFTMAX_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert int(result.stdout) <= 66 + 16
