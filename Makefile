@@ -8,7 +8,7 @@ C_SOURCES = $(wildcard python/swiftmax/*.[ch] Sources/*/*.c Sources/*/include/*.
 SWIFT_SOURCES = Package.swift Sources/Kernels Sources/Swiftmax Tests/SwiftmaxTests
 PYTHON_SOURCES = setup.py $(wildcard python Tests/python benchmarks demo scripts)
 
-.PHONY: build demo test bench accuracy lint format clean
+.PHONY: build demo test peers bench accuracy lint format clean
 
 # The extension, built in place; .venv imports the package from python/.
 build: $(VENV)/.has-build
@@ -29,7 +29,6 @@ accuracy: $(VENV)/.has-bench build
 	$(BIN)/python benchmarks/accuracy.py
 
 # PyTorch, JAX and onnxruntime, for the tests and the benchmarks that compare with them.
-.PHONY: peers
 peers: $(VENV)/.has-peers
 
 lint: $(VENV)/.has-lint

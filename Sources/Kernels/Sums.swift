@@ -1,12 +1,11 @@
 // Sums that lose nothing that shows, in an order that depends on the length of a slice alone.
 //
-// Within a virtual lane, exponentials (1 + tail_i) * power_i are summed four at a time: their powers, which is
-// exact but for terms 2^-24 (2^-53) of their neighbors, and tail * power in two pairs, at most 0.42 of
-// the powers each and so rounded by a fraction of an ULP of the whole. The running sum starts from a constant
-// greater than it can become, so that the rounding error of each addition is had exactly with two more
+// An exponential (1 + tail) * power is summed as its power and as tail * power, both exact; of the latter two are
+// added before, rounded by a fraction of an ULP of the whole. The running sum of a virtual lane starts from a
+// constant greater than it can become, so that the rounding error of each addition is had exactly with two more
 // (Dekker's Fast2Sum); these errors are summed apart. With respect to the largest term of a block, which is
-// at least 0.7, the sum of a virtual lane is right to about 2^-33 (2^-62). The virtual lanes are then added in a
-// fixed tree: in double for Float, as pairs of doubles for Double.
+// at least 0.7, the sum of a virtual lane is right to about 2^-30 (2^-59), but for the tails' roundings. The virtual
+// lanes are then added in a fixed tree: in double for Float, as pairs of doubles for Double.
 
 import CVector
 
@@ -34,11 +33,10 @@ struct CompensatedSum {
     @inline(__always)
     mutating func add(_ e: ExponentialQuad) {
         let (tail, power) = (e.tail, e.power)
-        let powers = (power.a + power.b) + (power.c + power.d)
         let tails = vector_fma(tail.b, power.b, tail.a * power.a)
         let moreTails = vector_fma(tail.d, power.d, tail.c * power.c)
-        let errors = add(powers) + (add(tails) + add(moreTails))
-        lost += errors
+        let errors = (add(power.a) + add(power.b)) + (add(power.c) + add(power.d))
+        lost += errors + (add(tails) + add(moreTails))
     }
 
     /// The sum per lane in doubles, normalized: to add a pair of zeros leaves every bit as it is.
