@@ -218,7 +218,7 @@ func backwardRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
-    let laneSums = scratch.table.laneSums
+    let laneSums = scratch.laneSums(0)
     for row in 0..<rows {
         let (g, y) = (g.address + row &* g.stride, y.address + row &* y.stride)
         var stats = rowSum(op, g, y, min(n, block), laneSums)
@@ -314,7 +314,7 @@ func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ columns: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
-    let laneSums = scratch.table.columnLaneSums
+    let laneSums = scratch.columnLaneSums
     var column = 0
     while column < columns {
         let present = min(lanes, columns &- column)

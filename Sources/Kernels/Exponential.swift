@@ -54,8 +54,8 @@ struct Shift {
     @inline(__always)
     init(max: Vector) {
         base = farBase(max)
-        let zero = splat(0)
-        let k = rounded(zero.replacing(with: max - base, where: max - max .== zero))
+        let near = vector_if_equal(max - max, splat(0), max - base, splat(0))
+        let k = rounded(near)
         let bias = exponentBias + spareExponent
         magic = splat(roundingMagic + bias) - k
         low = (k - splat(bias - 0.25)) * splat(ln2)
@@ -65,8 +65,9 @@ struct Shift {
 /// max where it is finite and beyond `exactRange`, else 0.
 @inline(__always)
 func farBase(_ max: Vector) -> Vector {
-    let isFar = (max .> splat(exactRange)) .| (max .< splat(-exactRange))
-    return splat(0).replacing(with: max, where: isFar .& (max - max .== splat(0)))
+    let limited = vector_max(splat(-exactRange), vector_min(splat(exactRange), max))
+    let far = vector_if_equal(limited, max, splat(0), max)
+    return vector_if_equal(max - max, splat(0), far, splat(0))
 }
 
 @inline(__always)
@@ -104,6 +105,12 @@ struct Exponential {
 struct ExponentialQuad {
     let tail: Quad
     let power: Quad
+
+    @inline(__always)
+    init(_ a: Exponential, _ b: Exponential, _ c: Exponential, _ d: Exponential) {
+        tail = Quad(a.tail, b.tail, c.tail, d.tail)
+        power = Quad(a.power, b.power, c.power, d.power)
+    }
 
     /// As for one.
     @inline(__always)
@@ -189,8 +196,7 @@ func wideExpTail(_ r: Wide) -> Wide {
 @inline(__always)
 func wideExponent(max: Wide) -> (k: Wide, tail: Wide) {
     let limit = splatWide(2 * Double(exactRange))
-    var x = max.replacing(with: limit, where: max .> limit)
-    x = x.replacing(with: -limit, where: x .< -limit)
+    let x = wide_max(-limit, wide_min(limit, max))
     let k = vector_widen(rounded(wide_narrow(x)))
     return (k, wideExpTail(wideReduced(x, k)))
 }
@@ -199,6 +205,5 @@ func wideExponent(max: Wide) -> (k: Wide, tail: Wide) {
 @inline(__always)
 func widePowerOfTwo(_ n: Wide) -> Wide {
     let low = splatWide(-1023)
-    let clamped = low.replacing(with: n, where: n .> low)
-    return wide_exponent_from_mantissa(clamped + splatWide(0x1.8p52 + 1023))
+    return wide_exponent_from_mantissa(wide_max(low, n) + splatWide(0x1.8p52 + 1023))
 }

@@ -9,32 +9,64 @@ import CVector
 /// As `sumRow`, for a vector of columns.
 @inline(__always)
 func sumColumns(
-    _ n: Int, _ shift: Shift, _ laneSums: UnsafeMutableRawPointer, argument: (Int) -> Vector,
-    keep: (_ i: Int, Vector, Vector) -> Void
+    _ n: Int, magic: Vector, _ laneSums: UnsafeMutableRawPointer, argument: (Int) -> Vector,
+    keep: (_ i: Int, _ e: Exponential) -> Void
 ) -> Pair {
     let pairs = laneSums.assumingMemoryBound(to: Pair.self)
-    let used = min(virtualLanes, n)
-    for lane in 0..<used {
+    @inline(__always)
+    func kept(_ i: Int) -> Exponential {
+        let e = Exponential(argument(i), magic: magic)
+        keep(i, e)
+        return e
+    }
+    @inline(__always)
+    func keptQuad(_ i: Int, _ step: Int) -> ExponentialQuad {
+        let (j, k, l) = (i &+ step, i &+ 2 &* step, i &+ 3 &* step)
+        let e = ExponentialQuad(
+            Quad(argument(i), argument(j), argument(k), argument(l)), magic: magic)
+        keep(i, Exponential(tail: e.tail.a, power: e.power.a))
+        keep(j, Exponential(tail: e.tail.b, power: e.power.b))
+        keep(k, Exponential(tail: e.tail.c, power: e.power.c))
+        keep(l, Exponential(tail: e.tail.d, power: e.power.d))
+        return e
+    }
+
+    if n <= virtualLanes {
+        var i = 0
+        while i &+ 4 <= n {
+            let e = keptQuad(i, 1)
+            pairs[i] = pair(of: Exponential(tail: e.tail.a, power: e.power.a))
+            pairs[i &+ 1] = pair(of: Exponential(tail: e.tail.b, power: e.power.b))
+            pairs[i &+ 2] = pair(of: Exponential(tail: e.tail.c, power: e.power.c))
+            pairs[i &+ 3] = pair(of: Exponential(tail: e.tail.d, power: e.power.d))
+            i &+= 4
+        }
+        while i < n {
+            pairs[i] = pair(of: kept(i))
+            i &+= 1
+        }
+        return sumOfLanes(pairs, n)
+    }
+    for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
-        while i < n {
-            let (second, third) = (i &+ virtualLanes, i &+ 2 &* virtualLanes)
-            let fourth = third &+ virtualLanes
-            let e = ExponentialQuad(
-                Quad(
-                    argument(i), second < n ? argument(second) : shift.low,
-                    third < n ? argument(third) : shift.low, fourth < n ? argument(fourth) : shift.low),
-                magic: shift.magic)
-            keep(i, e.tail.a, e.power.a)
-            if second < n { keep(second, e.tail.b, e.power.b) }
-            if third < n { keep(third, e.tail.c, e.power.c) }
-            if fourth < n { keep(fourth, e.tail.d, e.power.d) }
-            sum.add(e)
+        while i &+ 3 &* virtualLanes < n {
+            sum.add(keptQuad(i, virtualLanes))
             i &+= groupElements
+        }
+        // What is left of the last group, never four.
+        let second = i &+ virtualLanes
+        let third = second &+ virtualLanes
+        if third < n {
+            sum.add(kept(i), kept(second), kept(third))
+        } else if second < n {
+            sum.add(kept(i), kept(second))
+        } else if i < n {
+            sum.add(kept(i))
         }
         pairs[lane] = sum.pair
     }
-    return sumOfLanes(pairs, used)
+    return sumOfLanes(pairs, virtualLanes)
 }
 
 /// The tree of LaneSums.total over the first `used` virtual lanes; the others would add zeros.
@@ -58,11 +90,10 @@ func softmaxSum(
     _ panel: ExponentialPanel, _ n: Int, _ max: Vector, _ laneSums: UnsafeMutableRawPointer
 ) -> Pair {
     let shift = Shift(max: max)
-    return sumColumns(n, shift, laneSums) { i in
+    return sumColumns(n, magic: shift.magic, laneSums) { i in
         maximum(vector_load(panel.powers + i &* vectorBytes), shift.low)
-    } keep: { i, tail, power in
-        vector_store(panel.tails + i &* vectorBytes, tail)
-        vector_store(panel.powers + i &* vectorBytes, power)
+    } keep: { i, e in
+        panel.store(e, at: i &* vectorBytes)
     }
 }
 
@@ -75,12 +106,11 @@ func logSum(
     let shift = Shift(max: max)
     let zero = splat(0)
     var equal = zero
-    let total = sumColumns(n, shift, laneSums) { i in
+    let total = sumColumns(n, magic: shift.magic, laneSums) { i in
         let value = vector_load(x + i &* vectorBytes)
-        let isMax = value .== max
-        equal = equal + zero.replacing(with: splat(1), where: isMax)
-        return maximum(value, shift.low).replacing(with: shift.low, where: isMax)
-    } keep: { _, _, _ in
+        equal = equal + vector_if_equal(value, max, splat(1), zero)
+        return vector_if_equal(value, max, shift.low, maximum(value, shift.low))
+    } keep: { _, _ in
     }
     count = equal
     return total
@@ -93,7 +123,7 @@ func blockStats(
     _ laneSums: UnsafeMutableRawPointer
 ) -> Stats {
     let base = farBase(max)
-    if any(base .!= splat(0)) {
+    if vector_count_equal(base, splat(0)) != lanes {
         for i in 0..<n {
             let address = panel.powers + i &* vectorBytes
             vector_store(address, vector_load(address) - base)
@@ -175,8 +205,9 @@ struct Tile {
 ///
 /// - Parameter known: where the maxima stand against which all blocks are summed; nil for each block's own.
 func tileStats(
-    _ kind: SumKind, _ tile: Tile, known: SliceTable?, _ panel: ExponentialPanel, _ table: SliceTable
+    _ kind: SumKind, _ tile: Tile, known: SliceTable?, _ scratch: Scratch, _ table: SliceTable
 ) {
+    let panel = scratch.exponentials
     var start = 0
     while start < tile.n {
         let length = min(block, tile.n &- start)
@@ -186,7 +217,7 @@ func tileStats(
         while column < tile.count {
             let max = known.map { wide_narrow($0.stats(from: column).max) } ?? table.panelMax(from: column)
             let part = panel.from(column / lanes &* length &* vectorBytes)
-            var stats = blockStats(kind, part, length, max, table.columnLaneSums)
+            var stats = blockStats(kind, part, length, max, scratch.columnLaneSums)
             if start > 0 {
                 var all = table.stats(from: column)
                 all.append(stats, kind)
@@ -204,14 +235,14 @@ func sumAgainstKnownMax(_ kind: SumKind, _ tile: Tile, _ scratch: Scratch) {
     let table = scratch.table
     let again = scratch.secondTable
     var isNeeded = false
-    for slice in 0..<tile.count where table.stats(from: slice).needsKnownMax[0] { isNeeded = true }
+    for slice in 0..<tile.count where table.stats(from: slice).needsKnownMax[0] != 0 { isNeeded = true }
     if !isNeeded { return }
-    tileStats(kind, tile, known: table, scratch.exponentials, again)
+    tileStats(kind, tile, known: table, scratch, again)
     var column = 0
     while column < tile.count {
         let stats = table.stats(from: column)
-        let mask = stats.needsKnownMax
-        table.set(from: column, stats.replacing(with: again.stats(from: column), where: mask))
+        let flag = stats.needsKnownMax
+        table.set(from: column, stats.replacing(with: again.stats(from: column), where: flag))
         column &+= lanes
     }
 }
@@ -231,7 +262,7 @@ func forwardColumns(
     while first < columns {
         let tile = Tile(
             address: x.element(first), stride: xStride, count: min(width, columns &- first), n: n)
-        tileStats(op.sumKind, tile, known: nil, panel, table)
+        tileStats(op.sumKind, tile, known: nil, scratch, table)
         if n > block { sumAgainstKnownMax(op.sumKind, tile, scratch) }
         table.setResults(op, tile.count)
 

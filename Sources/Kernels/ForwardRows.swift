@@ -15,15 +15,19 @@ func forwardRows(
     let rowBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let keeps = rowBytes <= panelBytes
     let step = keeps ? block &* elementBytes : 0
-    let batch = min(SliceTable.capacity, max(1, rowBatchBytes / max(1, rowBytes)))
+    let batch = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
 
     var first = 0
     while first < rows {
         let count = min(batch, rows &- first)
-        for r in 0..<count {
-            let row = x + (first &+ r) &* xStride
-            let kept = scratch.exponentials.from(keeps ? r &* rowBytes : 0)
-            table.set(r, rowStats(op.sumKind, row, n, kept, step: step, scratch))
+        if n <= block {
+            shortRowStats(
+                op.sumKind, x + first &* xStride, xStride, count, n, rowBytes: rowBytes, scratch)
+        } else {
+            table.set(
+                0,
+                rowStats(
+                    op.sumKind, x + first &* xStride, n, scratch.exponentials, step: step, scratch))
         }
         table.setResults(op, count)
         for r in 0..<count {

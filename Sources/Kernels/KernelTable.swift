@@ -15,13 +15,13 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         let scratch = Scratch(address: scratch!)
         stats!.pointee = blockStats(
             Operation(op).sumKind, x!, n, known.map { Element($0.pointee) } ?? rowMax(x!, n),
-            scratch.exponentials, scratch.table.laneSums, spare: scratch.spare)
+            scratch.exponentials, scratch.laneSums(0), spare: scratch.spare)
     }
     kernels.pointee.merge_stats = { op, blocks, count, stats in
         var all = Stats.none
         for b in 0..<count { all.append(Stats(blocks![b]), Operation(op).sumKind) }
         stats!.pointee = all.first
-        return all.needsKnownMax[0] ? 1 : 0
+        return all.needsKnownMax[0] != 0 ? 1 : 0
     }
     kernels.pointee.row_output = { op, x, out, n, stats, scratch, streaming in
         let table = SliceTable(address: scratch!)
@@ -47,7 +47,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             out!, outStride, columns, n, Scratch(address: scratch!), streaming: streaming != 0)
     }
     kernels.pointee.row_sum = { op, g, y, n, stats, scratch in
-        stats!.pointee = rowSum(Operation(op), g!, y!, n, Scratch(address: scratch!).table.laneSums)
+        stats!.pointee = rowSum(Operation(op), g!, y!, n, Scratch(address: scratch!).laneSums(0))
     }
     kernels.pointee.merge_sums = { blocks, count, stats in
         var all = blocks![0]

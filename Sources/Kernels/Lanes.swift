@@ -71,7 +71,7 @@ func += (_ a: inout Vector, _ b: Vector) { a = a + b }
 
 /// The larger of each pair; `a` where either is NaN.
 @inline(__always)
-func maximum(_ a: Vector, _ b: Vector) -> Vector { a.replacing(with: b, where: b .> a) }
+func maximum(_ a: Vector, _ b: Vector) -> Vector { vector_max(a, b) }
 
 /// `count` elements from `address`; the other lanes are `fill`.
 @inline(__always)

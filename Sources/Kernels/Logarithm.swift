@@ -17,6 +17,10 @@ struct Pair {
         self.low = low
     }
 
+    static var zero: Pair {
+        @inline(__always) get { Pair(high: splatWide(0), low: splatWide(0)) }
+    }
+
     /// a + b exactly (Knuth's TwoSum).
     @inline(__always)
     init(sum a: Wide, _ b: Wide) {

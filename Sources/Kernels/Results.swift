@@ -27,7 +27,7 @@ struct SoftmaxResult {
         let one = splatWide(1)
         var high = one / stats.sum.high
         // An infinite maximum, or nothing but -inf: the slice is NaN.
-        high = high.replacing(with: splatWide(.nan), where: stats.max - stats.max .!= splatWide(0))
+        high = wide_if_equal(stats.max - stats.max, splatWide(0), high, splatWide(.nan))
         inverse = wide_narrow(high)
         #if SWIFTMAX_FLOAT64
             inverseLow = (residual(high, stats.sum.high, one) - high * stats.sum.low) * high
@@ -81,7 +81,7 @@ struct LogResult {
         let finite = result.high + (result.low + log.low)
         // An infinite maximum is the result, unless there was a NaN.
         let infinite = max + stats.sum.high * splatWide(0)
-        return wide_narrow(infinite.replacing(with: finite, where: max - max .== splatWide(0)))
+        return wide_narrow(wide_if_equal(max - max, splatWide(0), finite, infinite))
     }
 }
 
@@ -105,8 +105,8 @@ struct LogSoftmaxResult {
     @inline(__always)
     init(_ result: LogResult) {
         let nan = splatWide(.nan)
-        let isNumber = result.log.high - result.log.high + (result.max - result.max) .== splatWide(0)
-        max = wide_narrow(nan.replacing(with: result.max, where: isNumber))
+        let difference = result.log.high - result.log.high + (result.max - result.max)
+        max = wide_narrow(wide_if_equal(difference, splatWide(0), result.max, nan))
         logHigh = wide_narrow(result.log.high)
         #if SWIFTMAX_FLOAT64
             logLow = result.log.low
@@ -121,6 +121,6 @@ struct LogSoftmaxResult {
         let error = x - (d + max)
         let y = d + ((error - logLow) - logHigh)
         // Where x is -inf the error is not a number and d is the result; elsewhere y <= d.
-        return d.replacing(with: y, where: y .< d)
+        return vector_min(d, y)
     }
 }

@@ -23,7 +23,7 @@ func rowMax(_ x: UnsafeRawPointer, _ n: Int) -> Element {
     }
     if i < n { b.b = maximum(b.b, load(x.element(i), n &- i, fill: -.infinity)) }
     let all = a.map(b, maximum)
-    return largest(maximum(maximum(all.a, all.b), maximum(all.c, all.d)))
+    return vector_largest(maximum(maximum(all.a, all.b), maximum(all.c, all.d)))
 }
 
 @inline(__always)
@@ -44,6 +44,12 @@ struct ExponentialPanel {
     }
 
     @inline(__always)
+    func store(_ e: Exponential, at bytes: Int) {
+        vector_store(tails + bytes, e.tail)
+        vector_store(powers + bytes, e.power)
+    }
+
+    @inline(__always)
     func load(at bytes: Int) -> Exponential {
         Exponential(tail: vector_load(tails + bytes), power: vector_load(powers + bytes))
     }
@@ -52,16 +58,29 @@ struct ExponentialPanel {
 /// Sums the exponentials of one block (n <= `block`) of a row, virtual lane by virtual lane.
 ///
 /// - Parameters:
-///   - argument: the arguments of exp of `present` elements from `first` on; `low` in the lanes beyond.
+///   - argument: the arguments of exp of `present` elements from `first` on; the low of the shift in the lanes beyond.
 ///   - keep: takes the tail and power of the elements from `first` on.
 @inline(__always)
 func sumRow(
-    _ n: Int, _ shift: Shift, _ laneSums: LaneSums, argument: (_ first: Int, _ present: Int) -> Vector,
-    keep: (_ first: Int, Vector, Vector) -> Void
-) -> (high: Double, low: Double) {
+    _ n: Int, magic: Vector, _ laneSums: LaneSums, argument: (_ first: Int, _ present: Int) -> Vector,
+    keep: (_ first: Int, _ e: Exponential) -> Void
+) {
+    /// The exponentials of a vector that may go beyond the end.
+    @inline(__always)
+    func kept(_ first: Int) -> Exponential {
+        let e = Exponential(argument(first, min(lanes, n &- first)), magic: magic)
+        keep(first, e)
+        return e
+    }
     // The members of a group are `virtualLanes` apart; a narrow vector takes some of the lanes at a time.
     var firstLane = 0
     while firstLane < virtualLanes {
+        if n <= virtualLanes {
+            laneSums.set(
+                firstLane: firstLane, firstLane < n ? pair(of: kept(firstLane)) : .zero)
+            firstLane &+= lanes
+            continue
+        }
         var sum = CompensatedSum()
         var i = firstLane
         while i &+ 3 &* virtualLanes &+ lanes <= n {
@@ -70,88 +89,113 @@ func sumRow(
             let e = ExponentialQuad(
                 Quad(
                     argument(i, lanes), argument(second, lanes), argument(third, lanes),
-                    argument(fourth, lanes)), magic: shift.magic)
-            keep(i, e.tail.a, e.power.a)
-            keep(second, e.tail.b, e.power.b)
-            keep(third, e.tail.c, e.power.c)
-            keep(fourth, e.tail.d, e.power.d)
+                    argument(fourth, lanes)), magic: magic)
+            keep(i, Exponential(tail: e.tail.a, power: e.power.a))
+            keep(second, Exponential(tail: e.tail.b, power: e.power.b))
+            keep(third, Exponential(tail: e.tail.c, power: e.power.c))
+            keep(fourth, Exponential(tail: e.tail.d, power: e.power.d))
             sum.add(e)
             i &+= groupElements
         }
         // What is left of the last group.
-        if i < n {
-            let (second, third) = (i &+ virtualLanes, i &+ 2 &* virtualLanes)
-            let fourth = third &+ virtualLanes
-            @inline(__always)
-            func rest(_ first: Int) -> Vector {
-                first < n ? argument(first, min(lanes, n &- first)) : shift.low
-            }
-            let e = ExponentialQuad(
-                Quad(rest(i), rest(second), rest(third), rest(fourth)), magic: shift.magic)
-            keep(i, e.tail.a, e.power.a)
-            if second < n { keep(second, e.tail.b, e.power.b) }
-            if third < n { keep(third, e.tail.c, e.power.c) }
-            if fourth < n { keep(fourth, e.tail.d, e.power.d) }
-            sum.add(e)
+        let (second, third) = (i &+ virtualLanes, i &+ 2 &* virtualLanes)
+        let fourth = third &+ virtualLanes
+        if fourth < n {
+            let (a, b, c, d) = (kept(i), kept(second), kept(third), kept(fourth))
+            sum.add(ExponentialQuad(a, b, c, d))
+        } else if third < n {
+            sum.add(kept(i), kept(second), kept(third))
+        } else if second < n {
+            sum.add(kept(i), kept(second))
+        } else if i < n {
+            sum.add(kept(i))
         }
         laneSums.set(firstLane: firstLane, sum.pair)
         firstLane &+= lanes
     }
-    return laneSums.total
 }
 
-/// Sums a block's exponentials relative to `max`, and keeps them.
+/// Sums a block's exponentials, and keeps them; `magic` and `low` are of its shift.
 @inline(never)
 func softmaxSum(
-    _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ kept: ExponentialPanel, _ laneSums: LaneSums
-) -> (high: Double, low: Double) {
-    let shift = Shift(max: splat(max))
-    return sumRow(n, shift, laneSums) { i, present in
-        maximum(load(x.element(i), present, fill: -.infinity), shift.low)
-    } keep: { i, tail, power in
-        vector_store(kept.tails.element(i), tail)
-        vector_store(kept.powers.element(i), power)
+    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, _ panel: ExponentialPanel,
+    _ laneSums: LaneSums
+) {
+    sumRow(n, magic: splat(magic), laneSums) { i, present in
+        maximum(load(x.element(i), present, fill: -.infinity), splat(low))
+    } keep: { i, e in
+        panel.store(e, at: i &* elementBytes)
     }
 }
 
-/// As `softmaxSum`, without the elements equal to `max`; `count` becomes their number.
+/// As `softmaxSum`, without the elements equal to `max`; returns their number.
 @inline(never)
 func logSum(
-    _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ count: inout Double, _ laneSums: LaneSums
-) -> (high: Double, low: Double) {
-    let shift = Shift(max: splat(max))
+    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, max: Element, _ laneSums: LaneSums
+) -> Double {
     var equal = 0
-    let total = sumRow(n, shift, laneSums) { i, present in
+    sumRow(n, magic: splat(magic), laneSums) { i, present in
         let value = load(x.element(i), present, fill: -.infinity)
         equal &+= Int(vector_count_equal(value, splat(max)))
-        return maximum(value, shift.low).replacing(with: shift.low, where: value .== splat(max))
-    } keep: { _, _, _ in
+        return vector_if_equal(value, splat(max), splat(low), maximum(value, splat(low)))
+    } keep: { _, _ in
     }
-    count = Double(equal)
-    return total
+    return Double(equal)
 }
 
-/// The stats of one block of a row, relative to `max`: its own maximum, or that of the slice.
+/// Leaves the lane sums of one block of a row, relative to `max`: its own maximum, or that of the slice. Returns
+/// the count of the stats.
 ///
 /// - Parameter spare: room for a block.
 @inline(__always)
-func blockStats(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ kept: ExponentialPanel,
-    _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
-) -> swiftmax_stats {
+func blockSum(
+    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, max: Element, magic: Element, low: Element,
+    _ panel: ExponentialPanel, _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
+) -> Double {
     var (source, top) = (x, max)
     if isFar(max) {
         writeRow(spare, n, streaming: false) { i, count in load(x.element(i), count) - splat(max) }
         (source, top) = (UnsafeRawPointer(spare), 0)
     }
-    var count = 0.0
-    let total =
-        kind == .all
-        ? softmaxSum(source, n, top, kept, laneSums) : logSum(source, n, top, &count, laneSums)
+    switch kind {
+    case .all:
+        softmaxSum(source, n, magic: magic, low: low, panel, laneSums)
+        return 0
+    case .excludingMax: return logSum(source, n, magic: magic, low: low, max: top, laneSums)
+    }
+}
+
+/// The stats of one block.
+func blockStats(
+    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ panel: ExponentialPanel,
+    _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
+) -> swiftmax_stats {
+    let shift = Shift(max: splat(max))
+    let count = blockSum(
+        kind, x, n, max: max, magic: shift.magic[0], low: shift.low[0], panel, laneSums, spare: spare)
+    let total = laneSums.total
     return swiftmax_stats(max: Double(max), high: total.high, low: total.low, count: count)
 }
 
-/// The stats of a whole row. Leaves the maxima against which its blocks were summed in the table.
+/// The stats of rows of one block each, in the table, in phases: each is short for a row, so that the CPU works on
+/// several rows at a time.
+func shortRowStats(
+    _ kind: SumKind, _ x: UnsafeRawPointer, _ xStride: Int, _ rows: Int, _ n: Int, rowBytes: Int,
+    _ scratch: Scratch
+) {
+    let table = scratch.table
+    for r in 0..<rows { table.setMax(r, rowMax(x + r &* xStride, n)) }
+    table.setShifts(rows)
+    for r in 0..<rows {
+        let count = blockSum(
+            kind, x + r &* xStride, n, max: table.max(r), magic: table.magic(r), low: table.low(r),
+            scratch.exponentials.from(r &* rowBytes), scratch.laneSums(r), spare: scratch.spare)
+        table.setCount(r, count)
+    }
+    for r in 0..<rows { table.setTotal(r, scratch.laneSums(r).total) }
+}
+
+/// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table.
 ///
 /// - Parameter step: from where the exponentials of one block are kept to where those of the next are, in bytes: 0
 ///   overwrites them.
@@ -161,10 +205,6 @@ func rowStats(
     _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
-    if n <= block {
-        return blockStats(
-            kind, x, n, rowMax(x, n), kept, table.laneSums, spare: scratch.spare)
-    }
     var known: Element?
     while true {
         var stats = Stats.none
@@ -173,13 +213,13 @@ func rowStats(
             let (start, count) = (x.element(first), min(block, n &- first))
             let max = known ?? rowMax(start, count)
             let next = blockStats(
-                kind, start, count, max, kept.from(bytes), table.laneSums, spare: scratch.spare)
+                kind, start, count, max, kept.from(bytes), scratch.laneSums(0), spare: scratch.spare)
             stats.append(Stats(next), kind)
             if step > 0 { table.setBlockMax(first / block, max) }
             first &+= block
             bytes &+= step
         }
-        if known != nil || !stats.needsKnownMax[0] { return stats.first }
+        if known != nil || stats.needsKnownMax[0] == 0 { return stats.first }
         known = Element(stats.max[0])
     }
 }

@@ -21,9 +21,17 @@ struct Scratch {
     /// Room for one block of elements.
     @inline(__always) var spare: UnsafeMutableRawPointer { address + 2 &* tableBytes }
 
+    /// Room for the virtual lanes of each of a batch of rows, or of one vector of columns.
+    @inline(__always)
+    func laneSums(_ row: Int) -> LaneSums {
+        LaneSums(address: columnLaneSums + row &* LaneSums.bytes)
+    }
+
+    @inline(__always) var columnLaneSums: UnsafeMutableRawPointer { spare + 8 &* block }
+
     /// Two panels. Those of columns hold the elements where the powers will be.
     @inline(__always) var exponentials: ExponentialPanel {
-        let panels = spare + 8 &* block
+        let panels = columnLaneSums + Int(SWIFTMAX_LANE_SUM_BYTES)
         return ExponentialPanel(tails: panels, powers: panels + panelBytes)
     }
 }
@@ -42,7 +50,6 @@ struct SliceTable {
         case base, magic, low, inverse, inverseLow
         case logsumexp
         case panelMax
-        case laneSums
     }
 
     @inline(__always)
@@ -54,14 +61,6 @@ struct SliceTable {
     private func narrow(_ column: Column, _ slice: Int) -> UnsafeMutableRawPointer {
         address + (column.rawValue &* SliceTable.columnBytes &+ slice &* elementBytes)
     }
-
-    /// Room for the virtual lanes of one row.
-    @inline(__always)
-    var laneSums: LaneSums { LaneSums(address: wide(.laneSums, 0)) }
-
-    /// Room for the virtual lanes of a vector of columns.
-    @inline(__always)
-    var columnLaneSums: UnsafeMutableRawPointer { wide(.laneSums, 0) }
 
     // MARK: Stats
 
@@ -91,6 +90,47 @@ struct SliceTable {
         wide(.sumLow, slice).storeBytes(of: stats.sum.low, as: Wide.self)
         wide(.count, slice).storeBytes(of: stats.count, as: Wide.self)
     }
+
+    // MARK: Stats of rows, in phases
+
+    @inline(__always)
+    func setMax(_ slice: Int, _ max: Element) {
+        wide(.max, slice).storeBytes(of: Double(max), as: Double.self)
+    }
+
+    @inline(__always)
+    func max(_ slice: Int) -> Element { Element(wide(.max, slice).load(as: Double.self)) }
+
+    /// The constants of `Shift` for the first `count` slices.
+    @inline(never)
+    func setShifts(_ count: Int) {
+        var slice = 0
+        while slice < count {
+            let shift = Shift(max: wide_narrow(wide(.max, slice).loadUnaligned(as: Wide.self)))
+            vector_store(narrow(.magic, slice), shift.magic)
+            vector_store(narrow(.low, slice), shift.low)
+            slice &+= lanes
+        }
+    }
+
+    @inline(__always)
+    func magic(_ slice: Int) -> Element { narrow(.magic, slice).load(as: Element.self) }
+
+    @inline(__always)
+    func low(_ slice: Int) -> Element { narrow(.low, slice).load(as: Element.self) }
+
+    @inline(__always)
+    func setCount(_ slice: Int, _ count: Double) {
+        wide(.count, slice).storeBytes(of: count, as: Double.self)
+    }
+
+    @inline(__always)
+    func setTotal(_ slice: Int, _ total: (high: Double, low: Double)) {
+        wide(.sumHigh, slice).storeBytes(of: total.high, as: Double.self)
+        wide(.sumLow, slice).storeBytes(of: total.low, as: Double.self)
+    }
+
+    // MARK: Stats of columns
 
     /// The maxima of the columns in the panel.
     @inline(__always)

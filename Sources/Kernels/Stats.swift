@@ -53,8 +53,7 @@ struct Stats {
     /// Where the maxima are counted apart, those of the block whose maximum gives way become ordinary terms.
     @inline(__always)
     mutating func append(_ next: Stats, _ kind: SumKind) {
-        let grows = next.max .> max
-        let largest = max.replacing(with: next.max, where: grows)
+        let largest = wide_max(max, next.max)
         let (k, _) = wideExponent(max: largest)
         let (own, ownTail) = wideExponent(max: max)
         let (other, otherTail) = wideExponent(max: next.max)
@@ -63,37 +62,38 @@ struct Stats {
         if kind == .excludingMax {
             let zero = splatWide(0)
             let bias = splatWide(spareScale)
-            let stays = max .== largest
-            let joins = next.max .== largest
-            let ownCount = count.replacing(with: zero, where: stays) * bias
-            let otherCount = next.count.replacing(with: zero, where: joins) * bias
-            a = a + Pair(sumOrdered: ownCount, ownCount * ownTail)
-            b = b + Pair(sumOrdered: otherCount, otherCount * otherTail)
-            count =
-                zero.replacing(with: count, where: stays) + zero.replacing(with: next.count, where: joins)
+            let staying = wide_if_equal(max, largest, count, zero)
+            let joining = wide_if_equal(next.max, largest, next.count, zero)
+            let leaving = (count - staying) * bias
+            let others = (next.count - joining) * bias
+            a = a + Pair(sumOrdered: leaving, leaving * ownTail)
+            b = b + Pair(sumOrdered: others, others * otherTail)
+            count = staying + joining
         }
         sum = a.scaled(by: widePowerOfTwo(own - k)) + b.scaled(by: widePowerOfTwo(other - k))
         max = largest
     }
 
-    /// The slices that must be summed again with their maximum known, because their blocks may have been
-    /// scaled by powers of different bases (see `Shift.base`).
+    /// 1 for slices that must be summed again with their maximum known, because their blocks may have been scaled by
+    /// powers of different bases (see `Shift.base`), else 0.
     @inline(__always)
-    var needsKnownMax: SIMDMask<Wide.MaskStorage> {
-        let limit = splatWide(Double(exactRange) / 2)
-        let isFinite = max - max .== splatWide(0)
-        return isFinite .& ((max .> limit) .| (max .< -limit))
+    var needsKnownMax: Wide {
+        let (zero, limit) = (splatWide(0), splatWide(Double(exactRange) / 2))
+        let limited = wide_max(-limit, wide_min(limit, max))
+        let isFar = wide_if_equal(limited, max, zero, splatWide(1))
+        return wide_if_equal(max - max, zero, isFar, zero)
     }
 
-    /// These stats, with those of `other` in the lanes of `mask`.
+    /// These stats, with those of `other` in the lanes where `flag` is 1.
     @inline(__always)
-    func replacing(with other: Stats, where mask: SIMDMask<Wide.MaskStorage>) -> Stats {
-        Stats(
-            max: max.replacing(with: other.max, where: mask),
+    func replacing(with other: Stats, where flag: Wide) -> Stats {
+        @inline(__always)
+        func chosen(_ a: Wide, _ b: Wide) -> Wide { wide_if_equal(flag, splatWide(1), b, a) }
+        return Stats(
+            max: chosen(max, other.max),
             sum: Pair(
-                high: sum.high.replacing(with: other.sum.high, where: mask),
-                low: sum.low.replacing(with: other.sum.low, where: mask)),
-            count: count.replacing(with: other.count, where: mask))
+                high: chosen(sum.high, other.sum.high), low: chosen(sum.low, other.sum.low)),
+            count: chosen(count, other.count))
     }
 }
 

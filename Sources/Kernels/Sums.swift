@@ -29,7 +29,26 @@ struct CompensatedSum {
         return error
     }
 
-    /// Adds four exponentials. One with power 0 changes nothing.
+    /// Adds one exponential. This and the next two give what `add` of a quad would with zeros for the rest.
+    @inline(__always)
+    mutating func add(_ a: Exponential) {
+        lost += add(a.power) + add(a.tail * a.power)
+    }
+
+    @inline(__always)
+    mutating func add(_ a: Exponential, _ b: Exponential) {
+        let tails = vector_fma(b.tail, b.power, a.tail * a.power)
+        lost += (add(a.power) + add(b.power)) + add(tails)
+    }
+
+    @inline(__always)
+    mutating func add(_ a: Exponential, _ b: Exponential, _ c: Exponential) {
+        let tails = vector_fma(b.tail, b.power, a.tail * a.power)
+        let errors = (add(a.power) + add(b.power)) + add(c.power)
+        lost += errors + (add(tails) + add(c.tail * c.power))
+    }
+
+    /// Adds four exponentials.
     @inline(__always)
     mutating func add(_ e: ExponentialQuad) {
         let (tail, power) = (e.tail, e.power)
@@ -70,12 +89,26 @@ extension Pair {
     func scaled(by power: Wide) -> Pair { Pair(high: high * power, low: low * power) }
 }
 
+/// The sum of a virtual lane that has one member at most, as in slices no longer than there are virtual lanes: there is
+/// nothing to compensate.
+@inline(__always)
+func pair(of e: Exponential) -> Pair {
+    #if SWIFTMAX_FLOAT64
+        return Pair(sumOrdered: e.power, e.tail * e.power)
+    #else
+        return Pair(
+            high: vector_widen(e.power) + vector_widen(e.tail * e.power), low: splatWide(0))
+    #endif
+}
+
 // MARK: Across the virtual lanes of one row
 
 /// Room for what each virtual lane of a row has summed, in order of the lanes.
 struct LaneSums {
     let address: UnsafeMutableRawPointer
-    static let bytes = 2 * virtualLanes * 8
+
+    /// High parts, and low ones where the sums are pairs.
+    static var bytes: Int { 128 }
 
     @inline(__always)
     func set(firstLane: Int, _ pair: Pair) {

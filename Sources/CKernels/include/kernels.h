@@ -13,12 +13,14 @@ enum { SWIFTMAX_OP_SOFTMAX = 0, SWIFTMAX_OP_LOG_SOFTMAX = 1, SWIFTMAX_OP_LOGSUME
 /// is cut at multiples of it, whatever the layout and the number of threads.
 #define SWIFTMAX_BLOCK 4096
 
-/// Bytes of scratch that each kernel call needs: two tables, a block, and two panels of exponentials.
+/// Bytes of scratch that each kernel call needs: two tables, a block, the partial
+/// sums of a batch of rows, and two panels of exponentials.
 enum {
     SWIFTMAX_TABLE_BYTES = 32 * 1024,
     SWIFTMAX_PANEL_BYTES = 256 * 1024,
-    SWIFTMAX_KERNEL_SCRATCH_BYTES =
-        2 * SWIFTMAX_TABLE_BYTES + 8 * SWIFTMAX_BLOCK + 2 * SWIFTMAX_PANEL_BYTES
+    SWIFTMAX_LANE_SUM_BYTES = 32 * 1024,
+    SWIFTMAX_KERNEL_SCRATCH_BYTES = 2 * SWIFTMAX_TABLE_BYTES + 8 * SWIFTMAX_BLOCK +
+                                    SWIFTMAX_LANE_SUM_BYTES + 2 * SWIFTMAX_PANEL_BYTES
 };
 
 /// What is known of a slice, or of one block of it, after one reading.

@@ -102,6 +102,52 @@ SWIFTMAX_INLINE swiftmax_wide wide_exponent(swiftmax_wide v) {
     return (swiftmax_wide)(field | 0x4330000000000000) - (0x1p52 + 1023);
 }
 
+// MARK: Choices between lanes
+
+/// The larger of each pair; `a` where either is NaN.
+SWIFTMAX_INLINE swiftmax_vector vector_max(swiftmax_vector a, swiftmax_vector b) { return b > a ? b : a; }
+
+/// The smaller of each pair; `a` where either is NaN.
+SWIFTMAX_INLINE swiftmax_vector vector_min(swiftmax_vector a, swiftmax_vector b) { return b < a ? b : a; }
+
+SWIFTMAX_INLINE swiftmax_wide wide_max(swiftmax_wide a, swiftmax_wide b) { return b > a ? b : a; }
+SWIFTMAX_INLINE swiftmax_wide wide_min(swiftmax_wide a, swiftmax_wide b) { return b < a ? b : a; }
+
+/// `then` where a equals b, else `otherwise`.
+SWIFTMAX_INLINE swiftmax_vector vector_if_equal(swiftmax_vector a, swiftmax_vector b, swiftmax_vector then,
+                                                swiftmax_vector otherwise) {
+    return a == b ? then : otherwise;
+}
+
+SWIFTMAX_INLINE swiftmax_wide wide_if_equal(swiftmax_wide a, swiftmax_wide b, swiftmax_wide then,
+                                            swiftmax_wide otherwise) {
+    return a == b ? then : otherwise;
+}
+
+/// The largest lane; NaN only if all are. By halves.
+SWIFTMAX_INLINE swiftmax_element vector_largest(swiftmax_vector v) {
+#if SWIFTMAX_LANES >= 16
+    v = vector_max(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
+#endif
+#if SWIFTMAX_LANES >= 16
+#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d)
+#elif SWIFTMAX_LANES >= 8
+#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d)
+#elif SWIFTMAX_LANES >= 4
+#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d)
+#else
+#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b)
+#endif
+#if SWIFTMAX_LANES >= 8
+    v = vector_max(v, SWIFTMAX_HALF(4, 5, 6, 7));
+#endif
+#if SWIFTMAX_LANES >= 4
+    v = vector_max(v, SWIFTMAX_HALF(2, 3, 2, 3));
+#endif
+    return vector_max(v, SWIFTMAX_HALF(1, 1, 1, 1))[0];
+#undef SWIFTMAX_HALF
+}
+
 /// a * b - product, exactly, for product = a * b rounded.
 SWIFTMAX_INLINE swiftmax_vector vector_product_error(swiftmax_vector a, swiftmax_vector b,
                                                      swiftmax_vector product) {
