@@ -106,6 +106,11 @@ struct ExponentialQuad {
     let tail: Quad
     let power: Quad
 
+    @inline(__always) var a: Exponential { Exponential(tail: tail.a, power: power.a) }
+    @inline(__always) var b: Exponential { Exponential(tail: tail.b, power: power.b) }
+    @inline(__always) var c: Exponential { Exponential(tail: tail.c, power: power.c) }
+    @inline(__always) var d: Exponential { Exponential(tail: tail.d, power: power.d) }
+
     @inline(__always)
     init(_ a: Exponential, _ b: Exponential, _ c: Exponential, _ d: Exponential) {
         tail = Quad(a.tail, b.tail, c.tail, d.tail)

@@ -10,39 +10,33 @@ import CVector
 @inline(__always)
 func sumColumns(
     _ n: Int, magic: Vector, _ laneSums: UnsafeMutableRawPointer, argument: (Int) -> Vector,
-    keep: (_ i: Int, _ e: Exponential) -> Void
+    term: (_ i: Int, _ e: Exponential) -> Exponential
 ) -> Pair {
     let pairs = laneSums.assumingMemoryBound(to: Pair.self)
     @inline(__always)
-    func kept(_ i: Int) -> Exponential {
-        let e = Exponential(argument(i), magic: magic)
-        keep(i, e)
-        return e
+    func one(_ i: Int) -> Exponential {
+        term(i, Exponential(argument(i), magic: magic))
     }
     @inline(__always)
-    func keptQuad(_ i: Int, _ step: Int) -> ExponentialQuad {
+    func four(_ i: Int, _ step: Int) -> ExponentialQuad {
         let (j, k, l) = (i &+ step, i &+ 2 &* step, i &+ 3 &* step)
         let e = ExponentialQuad(
             Quad(argument(i), argument(j), argument(k), argument(l)), magic: magic)
-        keep(i, Exponential(tail: e.tail.a, power: e.power.a))
-        keep(j, Exponential(tail: e.tail.b, power: e.power.b))
-        keep(k, Exponential(tail: e.tail.c, power: e.power.c))
-        keep(l, Exponential(tail: e.tail.d, power: e.power.d))
-        return e
+        return ExponentialQuad(term(i, e.a), term(j, e.b), term(k, e.c), term(l, e.d))
     }
 
     if n <= virtualLanes {
         var i = 0
         while i &+ 4 <= n {
-            let e = keptQuad(i, 1)
-            pairs[i] = pair(of: Exponential(tail: e.tail.a, power: e.power.a))
-            pairs[i &+ 1] = pair(of: Exponential(tail: e.tail.b, power: e.power.b))
-            pairs[i &+ 2] = pair(of: Exponential(tail: e.tail.c, power: e.power.c))
-            pairs[i &+ 3] = pair(of: Exponential(tail: e.tail.d, power: e.power.d))
+            let e = four(i, 1)
+            pairs[i] = pair(of: e.a)
+            pairs[i &+ 1] = pair(of: e.b)
+            pairs[i &+ 2] = pair(of: e.c)
+            pairs[i &+ 3] = pair(of: e.d)
             i &+= 4
         }
         while i < n {
-            pairs[i] = pair(of: kept(i))
+            pairs[i] = pair(of: one(i))
             i &+= 1
         }
         return sumOfLanes(pairs, n)
@@ -51,18 +45,18 @@ func sumColumns(
         var sum = CompensatedSum()
         var i = lane
         while i &+ 3 &* virtualLanes < n {
-            sum.add(keptQuad(i, virtualLanes))
+            sum.add(four(i, virtualLanes))
             i &+= groupElements
         }
         // What is left of the last group, never four.
         let second = i &+ virtualLanes
         let third = second &+ virtualLanes
         if third < n {
-            sum.add(kept(i), kept(second), kept(third))
+            sum.add(one(i), one(second), one(third))
         } else if second < n {
-            sum.add(kept(i), kept(second))
+            sum.add(one(i), one(second))
         } else if i < n {
-            sum.add(kept(i))
+            sum.add(one(i))
         }
         pairs[lane] = sum.pair
     }
@@ -92,8 +86,9 @@ func softmaxSum(
     let shift = Shift(max: max)
     return sumColumns(n, magic: shift.magic, laneSums) { i in
         maximum(vector_load(panel.powers + i &* vectorBytes), shift.low)
-    } keep: { i, e in
+    } term: { i, e in
         panel.store(e, at: i &* vectorBytes)
+        return e
     }
 }
 
@@ -107,10 +102,11 @@ func logSum(
     let zero = splat(0)
     var equal = zero
     let total = sumColumns(n, magic: shift.magic, laneSums) { i in
+        maximum(vector_load(x + i &* vectorBytes), shift.low)
+    } term: { i, e in
         let value = vector_load(x + i &* vectorBytes)
-        equal = equal + vector_if_equal(value, max, splat(1), zero)
-        return vector_if_equal(value, max, shift.low, maximum(value, shift.low))
-    } keep: { _, _ in
+        equal = vector_if_equal(value, max, equal + splat(1), equal)
+        return Exponential(tail: e.tail, power: vector_if_equal(value, max, zero, e.power))
     }
     count = equal
     return total
@@ -127,6 +123,12 @@ func blockStats(
         for i in 0..<n {
             let address = panel.powers + i &* vectorBytes
             vector_store(address, vector_load(address) - base)
+        }
+    }
+    if vector_count_equal(max, splat(.infinity)) != 0 {
+        for i in 0..<n {
+            let address = panel.powers + i &* vectorBytes
+            vector_store(address, withoutInfinity(vector_load(address)))
         }
     }
     var count = splat(0)

@@ -59,25 +59,24 @@ struct ExponentialPanel {
 ///
 /// - Parameters:
 ///   - argument: the arguments of exp of `present` elements from `first` on; the low of the shift in the lanes beyond.
-///   - keep: takes the tail and power of the elements from `first` on.
+///   - term: what is summed of the exponentials of `present` elements from `first` on.
 @inline(__always)
 func sumRow(
     _ n: Int, magic: Vector, _ laneSums: LaneSums, argument: (_ first: Int, _ present: Int) -> Vector,
-    keep: (_ first: Int, _ e: Exponential) -> Void
+    term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
 ) {
-    /// The exponentials of a vector that may go beyond the end.
+    /// The terms of a vector that may go beyond the end.
     @inline(__always)
-    func kept(_ first: Int) -> Exponential {
-        let e = Exponential(argument(first, min(lanes, n &- first)), magic: magic)
-        keep(first, e)
-        return e
+    func last(_ first: Int) -> Exponential {
+        let present = min(lanes, n &- first)
+        return term(first, present, Exponential(argument(first, present), magic: magic))
     }
     // The members of a group are `virtualLanes` apart; a narrow vector takes some of the lanes at a time.
     var firstLane = 0
     while firstLane < virtualLanes {
         if n <= virtualLanes {
             laneSums.set(
-                firstLane: firstLane, firstLane < n ? pair(of: kept(firstLane)) : .zero)
+                firstLane: firstLane, firstLane < n ? pair(of: last(firstLane)) : .zero)
             firstLane &+= lanes
             continue
         }
@@ -90,25 +89,24 @@ func sumRow(
                 Quad(
                     argument(i, lanes), argument(second, lanes), argument(third, lanes),
                     argument(fourth, lanes)), magic: magic)
-            keep(i, Exponential(tail: e.tail.a, power: e.power.a))
-            keep(second, Exponential(tail: e.tail.b, power: e.power.b))
-            keep(third, Exponential(tail: e.tail.c, power: e.power.c))
-            keep(fourth, Exponential(tail: e.tail.d, power: e.power.d))
-            sum.add(e)
+            sum.add(
+                ExponentialQuad(
+                    term(i, lanes, e.a), term(second, lanes, e.b), term(third, lanes, e.c),
+                    term(fourth, lanes, e.d)))
             i &+= groupElements
         }
         // What is left of the last group.
         let (second, third) = (i &+ virtualLanes, i &+ 2 &* virtualLanes)
         let fourth = third &+ virtualLanes
         if fourth < n {
-            let (a, b, c, d) = (kept(i), kept(second), kept(third), kept(fourth))
+            let (a, b, c, d) = (last(i), last(second), last(third), last(fourth))
             sum.add(ExponentialQuad(a, b, c, d))
         } else if third < n {
-            sum.add(kept(i), kept(second), kept(third))
+            sum.add(last(i), last(second), last(third))
         } else if second < n {
-            sum.add(kept(i), kept(second))
+            sum.add(last(i), last(second))
         } else if i < n {
-            sum.add(kept(i))
+            sum.add(last(i))
         }
         laneSums.set(firstLane: firstLane, sum.pair)
         firstLane &+= lanes
@@ -123,8 +121,9 @@ func softmaxSum(
 ) {
     sumRow(n, magic: splat(magic), laneSums) { i, present in
         maximum(load(x.element(i), present, fill: -.infinity), splat(low))
-    } keep: { i, e in
+    } term: { i, _, e in
         panel.store(e, at: i &* elementBytes)
+        return e
     }
 }
 
@@ -133,14 +132,22 @@ func softmaxSum(
 func logSum(
     _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, max: Element, _ laneSums: LaneSums
 ) -> Double {
-    var equal = 0
+    var equal = splat(0)
     sumRow(n, magic: splat(magic), laneSums) { i, present in
+        maximum(load(x.element(i), present, fill: -.infinity), splat(low))
+    } term: { i, present, e in
         let value = load(x.element(i), present, fill: -.infinity)
-        equal &+= Int(vector_count_equal(value, splat(max)))
-        return vector_if_equal(value, splat(max), splat(low), maximum(value, splat(low)))
-    } keep: { _, _ in
+        equal = vector_if_equal(value, splat(max), equal + splat(1), equal)
+        return Exponential(
+            tail: e.tail, power: vector_if_equal(value, splat(max), splat(0), e.power))
     }
-    return Double(equal)
+    return Double(vector_sum(equal))
+}
+
+/// -inf for +inf, so that the sum tells whether there is a NaN too.
+@inline(__always)
+func withoutInfinity(_ x: Vector) -> Vector {
+    vector_if_equal(x, splat(.infinity), splat(-.infinity), x)
 }
 
 /// Leaves the lane sums of one block of a row, relative to `max`: its own maximum, or that of the slice. Returns
@@ -156,6 +163,11 @@ func blockSum(
     if isFar(max) {
         writeRow(spare, n, streaming: false) { i, count in load(x.element(i), count) - splat(max) }
         (source, top) = (UnsafeRawPointer(spare), 0)
+    } else if max == .infinity {
+        writeRow(spare, n, streaming: false) { i, count in
+            withoutInfinity(load(x.element(i), count))
+        }
+        source = UnsafeRawPointer(spare)
     }
     switch kind {
     case .all:

@@ -124,28 +124,40 @@ SWIFTMAX_INLINE swiftmax_wide wide_if_equal(swiftmax_wide a, swiftmax_wide b, sw
     return a == b ? then : otherwise;
 }
 
-/// The largest lane; NaN only if all are. By halves.
-SWIFTMAX_INLINE swiftmax_element vector_largest(swiftmax_vector v) {
+/// The lanes of `v` moved down by half of the first `width`, for reductions by halves.
 #if SWIFTMAX_LANES >= 16
-    v = vector_max(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
-#endif
-#if SWIFTMAX_LANES >= 16
-#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d)
+#define SWIFTMAX_SHUFFLE(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d)
 #elif SWIFTMAX_LANES >= 8
-#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d)
+#define SWIFTMAX_SHUFFLE(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d)
 #elif SWIFTMAX_LANES >= 4
-#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d)
+#define SWIFTMAX_SHUFFLE(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d)
 #else
-#define SWIFTMAX_HALF(a, b, c, d) __builtin_shufflevector(v, v, a, b)
+#define SWIFTMAX_SHUFFLE(a, b, c, d) __builtin_shufflevector(v, v, a, b)
+#endif
+SWIFTMAX_INLINE swiftmax_vector vector_half(swiftmax_vector v, int width) {
+#if SWIFTMAX_LANES >= 16
+    if (width == 16)
+        return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
 #endif
 #if SWIFTMAX_LANES >= 8
-    v = vector_max(v, SWIFTMAX_HALF(4, 5, 6, 7));
+    if (width == 8) return SWIFTMAX_SHUFFLE(4, 5, 6, 7);
 #endif
 #if SWIFTMAX_LANES >= 4
-    v = vector_max(v, SWIFTMAX_HALF(2, 3, 2, 3));
+    if (width == 4) return SWIFTMAX_SHUFFLE(2, 3, 2, 3);
 #endif
-    return vector_max(v, SWIFTMAX_HALF(1, 1, 1, 1))[0];
-#undef SWIFTMAX_HALF
+    return SWIFTMAX_SHUFFLE(1, 1, 1, 1);
+}
+
+/// The largest lane; NaN only if all are.
+SWIFTMAX_INLINE swiftmax_element vector_largest(swiftmax_vector v) {
+    for (int width = SWIFTMAX_LANES; width > 1; width /= 2) v = vector_max(v, vector_half(v, width));
+    return v[0];
+}
+
+/// The sum of the lanes, for numbers whose sum is exact.
+SWIFTMAX_INLINE swiftmax_element vector_sum(swiftmax_vector v) {
+    for (int width = SWIFTMAX_LANES; width > 1; width /= 2) v = v + vector_half(v, width);
+    return v[0];
 }
 
 /// a * b - product, exactly, for product = a * b rounded.
