@@ -268,25 +268,27 @@ func forwardColumns(
         if n > block { sumAgainstKnownMax(op.sumKind, tile, scratch) }
         table.setResults(op, tile.count)
 
-        var column = 0
-        while column < tile.count {
-            let source = tile.address.element(column)
-            let target = out.element(first &+ column)
-            let present = min(lanes, tile.count &- column)
-            switch op {
-            case .softmax where n <= block:
-                let kept = panel.from(column / lanes &* columnBytes)
-                writeSoftmax(kept, target, outStride, present, n, table, column, streaming: streaming)
-            case .softmax:
-                writeSoftmax(
-                    source, xStride, target, outStride, present, n, table, column, streaming: streaming)
-            case .logSoftmax:
-                writeLogSoftmax(
-                    source, xStride, target, outStride, present, n, table, column, streaming: streaming)
-            case .logsumexp:
-                store(target, table.logsumexp(from: column), present)
+        if op == .logsumexp {
+            writeLogsumexp(out.element(first), tile.count, table)
+        } else {
+            var column = 0
+            while column < tile.count {
+                let vectors = min(4, (tile.count &- column) / lanes)
+                let present = vectors == 0 ? tile.count &- column : vectors &* lanes
+                let target = TileResult(
+                    address: out.element(first &+ column), stride: outStride, present: present, n: n,
+                    streaming: streaming)
+                let source = Tile(
+                    address: tile.address.element(column), stride: xStride, count: present, n: n)
+                switch op {
+                case .softmax where n <= block:
+                    let kept = panel.from(column / lanes &* columnBytes)
+                    writeSoftmax(kept, columnBytes, target, table, column)
+                case .softmax: writeSoftmax(source, target, table, column)
+                default: writeLogSoftmax(source, target, table, column)
+                }
+                column &+= present
             }
-            column &+= lanes
         }
         first &+= tile.count
     }
@@ -294,38 +296,111 @@ func forwardColumns(
 
 // MARK: Results
 
-/// The softmax of a vector of columns whose exponentials were kept.
-@inline(never)
-func writeSoftmax(
-    _ kept: ExponentialPanel, _ out: UnsafeMutableRawPointer, _ stride: Int, _ present: Int, _ n: Int,
-    _ table: SliceTable, _ slice: Int, streaming: Bool
-) {
-    let softmax = table.softmaxResult(from: slice)
-    writeColumns(out, stride, present, n, streaming: streaming) { i, _ in
-        softmax(kept.load(at: i &* vectorBytes))
+/// Where the results of up to four vectors of columns go.
+struct TileResult {
+    let address: UnsafeMutableRawPointer
+    let stride: Int
+    /// Columns: four vectors, up to three, or less than one.
+    let present: Int
+    let n: Int
+    let streaming: Bool
+
+    /// Stores what `body(i, v, count)` returns as the `count` results of vector v at position i, for all positions
+    /// and vectors. Several vectors of a row are written one after another, as memory likes it.
+    @inline(__always)
+    func write(_ body: (_ i: Int, _ v: Int, _ count: Int) -> Vector) {
+        let isAligned = (Int(bitPattern: address) | stride) & (vectorBytes &- 1) == 0
+        if present == 4 &* lanes && streaming && isAligned {
+            for i in 0..<n {
+                let row = address + i &* stride
+                vector_stream(row, body(i, 0, lanes))
+                vector_stream(row + vectorBytes, body(i, 1, lanes))
+                vector_stream(row + 2 &* vectorBytes, body(i, 2, lanes))
+                vector_stream(row + 3 &* vectorBytes, body(i, 3, lanes))
+            }
+            vector_stream_fence()
+        } else if present == 4 &* lanes {
+            for i in 0..<n {
+                let row = address + i &* stride
+                vector_store(row, body(i, 0, lanes))
+                vector_store(row + vectorBytes, body(i, 1, lanes))
+                vector_store(row + 2 &* vectorBytes, body(i, 2, lanes))
+                vector_store(row + 3 &* vectorBytes, body(i, 3, lanes))
+            }
+        } else if present >= lanes {
+            for v in 0..<present / lanes {
+                for i in 0..<n {
+                    vector_store(address + (i &* stride &+ v &* vectorBytes), body(i, v, lanes))
+                }
+            }
+        } else {
+            for i in 0..<n { vector_store_partial(address + i &* stride, body(i, 0, present), present) }
+        }
     }
 }
 
-/// The softmax of a vector of columns whose exponentials are computed again.
+/// The constants of up to four vectors of slices.
+struct Four<Result> {
+    let a: Result
+    let b: Result
+    let c: Result
+    let d: Result
+
+    /// Vectors beyond the last repeat the first.
+    @inline(__always)
+    init(_ present: Int, _ result: (_ vector: Int) -> Result) {
+        let vectors = present / lanes
+        a = result(0)
+        b = result(vectors > 1 ? 1 : 0)
+        c = result(vectors > 2 ? 2 : 0)
+        d = result(vectors > 3 ? 3 : 0)
+    }
+
+    @inline(__always)
+    subscript(_ vector: Int) -> Result {
+        switch vector {
+        case 0: a
+        case 1: b
+        case 2: c
+        default: d
+        }
+    }
+}
+
+/// The softmax of columns whose exponentials were kept.
 @inline(never)
 func writeSoftmax(
-    _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer, _ stride: Int,
-    _ present: Int, _ n: Int, _ table: SliceTable, _ slice: Int, streaming: Bool
+    _ kept: ExponentialPanel, _ columnBytes: Int, _ target: TileResult, _ table: SliceTable, _ slice: Int
 ) {
-    let softmax = table.softmaxResult(from: slice)
-    writeColumns(out, stride, present, n, streaming: streaming) { i, count in
-        softmax(load(x + i &* xStride, count))
+    let softmax = Four(target.present) { table.softmaxResult(from: slice &+ $0 &* lanes) }
+    target.write { i, v, _ in
+        softmax[v](kept.load(at: v &* columnBytes &+ i &* vectorBytes))
+    }
+}
+
+/// The softmax of columns whose exponentials are computed again.
+@inline(never)
+func writeSoftmax(_ source: Tile, _ target: TileResult, _ table: SliceTable, _ slice: Int) {
+    let softmax = Four(target.present) { table.softmaxResult(from: slice &+ $0 &* lanes) }
+    target.write { i, v, count in
+        softmax[v](load(source.address + (i &* source.stride &+ v &* vectorBytes), count))
     }
 }
 
 @inline(never)
-func writeLogSoftmax(
-    _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer, _ stride: Int,
-    _ present: Int, _ n: Int, _ table: SliceTable, _ slice: Int, streaming: Bool
-) {
-    let logSoftmax = table.logSoftmaxResult(from: slice)
-    writeColumns(out, stride, present, n, streaming: streaming) { i, count in
-        logSoftmax(load(x + i &* xStride, count))
+func writeLogSoftmax(_ source: Tile, _ target: TileResult, _ table: SliceTable, _ slice: Int) {
+    let logSoftmax = Four(target.present) { table.logSoftmaxResult(from: slice &+ $0 &* lanes) }
+    target.write { i, v, count in
+        logSoftmax[v](load(source.address + (i &* source.stride &+ v &* vectorBytes), count))
+    }
+}
+
+/// The results of a reduction, side by side.
+func writeLogsumexp(_ out: UnsafeMutableRawPointer, _ count: Int, _ table: SliceTable) {
+    var slice = 0
+    while slice < count {
+        store(out.element(slice), table.logsumexp(from: slice), min(lanes, count &- slice))
+        slice &+= lanes
     }
 }
 
