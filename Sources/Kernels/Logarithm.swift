@@ -64,6 +64,20 @@ func residual(_ a: Wide, _ b: Wide, _ c: Wide) -> Wide {
     #endif
 }
 
+/// p(u), for log(m) = 2 z + z^3 p(z^2).
+@inline(__always)
+func logPolynomial(_ u: Wide) -> Wide {
+    var p = splatWide(0x1.ecf715705a65dp-4)
+    p = wide_fma(p, u, splatWide(0x1.ddf10dd102508p-4))
+    p = wide_fma(p, u, splatWide(0x1.11229bc111945p-3))
+    p = wide_fma(p, u, splatWide(0x1.3b13539eebfdep-3))
+    p = wide_fma(p, u, splatWide(0x1.745d1878c02c3p-3))
+    p = wide_fma(p, u, splatWide(0x1.c71c71c4bd89ep-3))
+    p = wide_fma(p, u, splatWide(0x1.24924924939c4p-2))
+    p = wide_fma(p, u, splatWide(0x1.9999999999990p-2))
+    return wide_fma(p, u, splatWide(0x1.5555555555555p-1))
+}
+
 /// log(1 + v) for v >= 0.
 @inline(__always)
 func log1p(_ v: Pair) -> Pair {
@@ -79,19 +93,25 @@ func log1p(_ v: Pair) -> Pair {
     let z = quotient(f, Pair(high: denominator.high, low: denominator.low + f.low))
 
     let u = z.high * z.high
-    var p = splatWide(0x1.ecf715705a65dp-4)
-    p = wide_fma(p, u, splatWide(0x1.ddf10dd102508p-4))
-    p = wide_fma(p, u, splatWide(0x1.11229bc111945p-3))
-    p = wide_fma(p, u, splatWide(0x1.3b13539eebfdep-3))
-    p = wide_fma(p, u, splatWide(0x1.745d1878c02c3p-3))
-    p = wide_fma(p, u, splatWide(0x1.c71c71c4bd89ep-3))
-    p = wide_fma(p, u, splatWide(0x1.24924924939c4p-2))
-    p = wide_fma(p, u, splatWide(0x1.9999999999990p-2))
-    p = wide_fma(p, u, splatWide(0x1.5555555555555p-1))
+    let p = logPolynomial(u)
 
     // j ln2 in two parts, the first short enough to be exact.
     let leading = Pair(sumOrdered: j * splatWide(0x1.62e42fefa38p-1), z.high + z.high)
     let rest = wide_fma(
         z.high * u, p, z.low + z.low + leading.low + j * splatWide(0x1.ef35793c7673p-45))
     return Pair(sumOrdered: leading.high, rest)
+}
+
+/// log(1 + v) for v >= 0 in plain double, to about 2^-50: all that a Float result can use.
+@inline(__always)
+func log1p(_ v: Wide) -> Wide {
+    let one = splatWide(1)
+    let m = v + one
+    let j = wide_exponent(m)
+    let scale = wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
+    // Next to v = 0, where j is 0, f is v itself.
+    let f = wide_if_equal(j, splatWide(0), v, m * scale - one)
+    let z = f / (f + splatWide(2))
+    let u = z * z
+    return wide_fma(j, splatWide(0x1.62e42fefa39efp-1), wide_fma(z * u, logPolynomial(u), z + z))
 }

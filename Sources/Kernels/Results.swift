@@ -68,10 +68,15 @@ struct LogResult {
         max = stats.max
         let shift = Shift(max: wide_narrow(max))
         let (_, tail) = wideExponent(max: max - vector_widen(shift.base))
-        let ofMax = Pair(sumOrdered: splatWide(1), tail)
-        let rest = quotient(stats.sum.scaled(by: splatWide(1 / spareScale)), ofMax)
-        let others = Pair(sum: stats.count - splatWide(1), rest.high)
-        log = log1p(Pair(high: others.high, low: others.low + rest.low))
+        let sum = stats.sum.scaled(by: splatWide(1 / spareScale))
+        #if SWIFTMAX_FLOAT64
+            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), tail))
+            let others = Pair(sum: stats.count - splatWide(1), rest.high)
+            log = log1p(Pair(high: others.high, low: others.low + rest.low))
+        #else
+            let rest = sum.high / (splatWide(1) + tail)
+            log = Pair(high: log1p(stats.count - splatWide(1) + rest), low: splatWide(0))
+        #endif
     }
 
     /// The logsumexp.

@@ -5,7 +5,7 @@ import CSupport
 import CSwiftmax
 
 /// Slices up to this long go through the kernels as columns, many at a time.
-private var shortSlice: Int { 96 }
+private var shortSlice: Int { 48 }
 
 /// Fewer neighbors than this are not worth a vector across them.
 private var fewColumns: Int { 8 }
