@@ -114,13 +114,17 @@ func sumRow(
 }
 
 /// Sums a block's exponentials, and keeps them; `magic` and `low` are of its shift.
+///
+/// - Parameter ahead: how many bytes on the elements lie that are read next. They are asked for here, where memory has
+///   nothing else to do.
 @inline(never)
 func softmaxSum(
-    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, _ panel: ExponentialPanel,
-    _ laneSums: LaneSums
+    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, ahead: Int,
+    _ panel: ExponentialPanel, _ laneSums: LaneSums
 ) {
     sumRow(n, magic: splat(magic), laneSums) { i, present in
-        maximum(load(x.element(i), present, fill: -.infinity), splat(low))
+        vector_prefetch(x.element(i) + ahead)
+        return maximum(load(x.element(i), present, fill: -.infinity), splat(low))
     } term: { i, _, e in
         panel.store(e, at: i &* elementBytes)
         return e
@@ -130,11 +134,13 @@ func softmaxSum(
 /// As `softmaxSum`, without the elements equal to `max`; returns their number.
 @inline(never)
 func logSum(
-    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, max: Element, _ laneSums: LaneSums
+    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, max: Element, ahead: Int,
+    _ laneSums: LaneSums
 ) -> Double {
     var equal = splat(0)
     sumRow(n, magic: splat(magic), laneSums) { i, present in
-        maximum(load(x.element(i), present, fill: -.infinity), splat(low))
+        vector_prefetch(x.element(i) + ahead)
+        return maximum(load(x.element(i), present, fill: -.infinity), splat(low))
     } term: { i, present, e in
         let value = load(x.element(i), present, fill: -.infinity)
         equal = vector_if_equal(value, splat(max), equal + splat(1), equal)
@@ -157,7 +163,7 @@ func withoutInfinity(_ x: Vector) -> Vector {
 @inline(__always)
 func blockSum(
     _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, max: Element, magic: Element, low: Element,
-    _ panel: ExponentialPanel, _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
+    ahead: Int, _ panel: ExponentialPanel, _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
 ) -> Double {
     var (source, top) = (x, max)
     if isFar(max) {
@@ -171,9 +177,10 @@ func blockSum(
     }
     switch kind {
     case .all:
-        softmaxSum(source, n, magic: magic, low: low, panel, laneSums)
+        softmaxSum(source, n, magic: magic, low: low, ahead: ahead, panel, laneSums)
         return 0
-    case .excludingMax: return logSum(source, n, magic: magic, low: low, max: top, laneSums)
+    case .excludingMax:
+        return logSum(source, n, magic: magic, low: low, max: top, ahead: ahead, laneSums)
     }
 }
 
@@ -184,7 +191,8 @@ func blockStats(
 ) -> swiftmax_stats {
     let shift = Shift(max: splat(max))
     let count = blockSum(
-        kind, x, n, max: max, magic: shift.magic[0], low: shift.low[0], panel, laneSums, spare: spare)
+        kind, x, n, max: max, magic: shift.magic[0], low: shift.low[0], ahead: n &* elementBytes, panel,
+        laneSums, spare: spare)
     let total = laneSums.total
     return swiftmax_stats(max: Double(max), high: total.high, low: total.low, count: count)
 }
@@ -201,6 +209,7 @@ func shortRowStats(
     for r in 0..<rows {
         let count = blockSum(
             kind, x + r &* xStride, n, max: table.max(r), magic: table.magic(r), low: table.low(r),
+            ahead: rows &* xStride,
             scratch.exponentials.from(r &* rowBytes), scratch.laneSums(r), spare: scratch.spare)
         table.setCount(r, count)
     }

@@ -65,6 +65,22 @@ def test_one_special_value_anywhere(name: str, dtype: str, length: int) -> None:
             assert np.array_equal(columns.T.astype("f8"), rows.astype("f8"), equal_nan=True)
 
 
+@pytest.mark.parametrize("special", [NAN, INF, -INF])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_special_value_beside_any_other(name: str, dtype: str, special: float) -> None:
+    """In rows of two, and in columns, beside values of every magnitude."""
+    fmt = reference.format_of(dtype)
+    ordinary = np.linspace(-1500, 1500, 3001)
+    powers = np.ldexp(1.0, np.arange(fmt.min_exponent - 5, fmt.max_exponent + 1))
+    with np.errstate(under="ignore"):
+        others = np.concatenate([ordinary, powers, -powers]).astype(dtype)
+    x = np.stack([np.full_like(others, special), others], axis=1)
+    check(name, x)
+    check(name, x[:, ::-1])
+    check(name, x.T, axis=0)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("x", "softmax", "log_softmax", "logsumexp"),

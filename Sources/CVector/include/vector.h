@@ -206,6 +206,9 @@ SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
     *(swiftmax_unaligned_vector *)address = v;
 }
 
+/// Asks for a line that will soon be read; any address will do.
+SWIFTMAX_INLINE void vector_prefetch(const void *address) { __builtin_prefetch(address, 0, 2); }
+
 /// A store past the caches; `address` must be aligned to the vector.
 SWIFTMAX_INLINE void vector_stream(void *address, swiftmax_vector v) {
     __builtin_nontemporal_store(v, (swiftmax_vector *)address);
