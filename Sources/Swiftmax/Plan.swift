@@ -59,7 +59,8 @@ func execute(
                 arrays.0.data.unsafelyUnwrapped, arrays.1.data.unsafelyUnwrapped,
                 arrays.2.data ?? scratch, arrays.3.data ?? scratch
             ), hasMask: hasMask,
-            streaming: !reduces && elements &* x.elementBytes >= streamingBytes ? 1 : 0, slice: slice,
+            streaming: !reduces && slice.elements > Int(SWIFTMAX_BLOCK)
+                && elements &* x.elementBytes >= streamingBytes ? 1 : 0, slice: slice,
             batch: batch, across: Dimensions(packs.dimensions(2)), n: slice.elements,
             slices: batch.elements)
         if !run(&work, elements, scratch) { status = Status(SWIFTMAX_OUT_OF_MEMORY) }
@@ -67,8 +68,9 @@ func execute(
     return hadMemory ? status : Status(SWIFTMAX_OUT_OF_MEMORY)
 }
 
-/// Outputs from this size on will not be found in a cache by their reader.
-private var streamingBytes: Int { 24 &* 1024 &* 1024 }
+/// From this size on an output will not be found in a cache by its reader, and is better written past them. It pays
+/// for long slices; between the phases of short ones memory has time to write through the caches.
+private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 
 /// Chooses the path, and takes it.
 private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRawPointer) -> Bool {
