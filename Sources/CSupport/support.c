@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 
@@ -62,24 +63,21 @@ int32_t support_processors(void) {
 
 // MARK: Scratch
 
-#define KEPT_BLOCKS 64
-static void *kept[KEPT_BLOCKS];
+/// Each thread keeps its block; the key's destructor frees it when the thread ends.
+static _Thread_local void *kept;
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-void *support_take_scratch(size_t bytes) {
-    for (int i = 0; i < KEPT_BLOCKS; i++) {
-        if (!__atomic_load_n(&kept[i], __ATOMIC_RELAXED)) continue;
-        void *block = __atomic_exchange_n(&kept[i], NULL, __ATOMIC_ACQUIRE);
-        if (block) return block;
-    }
-    return aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-}
+static void make_key(void) { pthread_key_create(&key, free); }
 
-void support_give_scratch(void *block) {
-    for (int i = 0; i < KEPT_BLOCKS; i++) {
-        void *none = NULL;
-        if (__atomic_load_n(&kept[i], __ATOMIC_RELAXED)) continue;
-        if (__atomic_compare_exchange_n(&kept[i], &none, block, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-            return;
+void *support_scratch(size_t bytes) {
+    if (kept) return kept;
+    pthread_once(&once, make_key);
+    void *block = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    if (block && pthread_setspecific(key, block) != 0) {
+        free(block);
+        block = NULL;
     }
-    free(block);
+    kept = block;
+    return block;
 }

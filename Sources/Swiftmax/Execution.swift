@@ -86,14 +86,14 @@ extension Work {
 // MARK: In place
 
 func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
-    let work = work.pointee
     var index = first
     while index < end {
-        let rows = min(end &- index, work.batch.run(from: index))
+        let rows = min(end &- index, work.pointee.batch.run(from: index))
         func operand(_ i: Int) -> Work.Operand {
-            Work.Operand(address: work.start(index, i), stride: work.step(i))
+            Work.Operand(address: work.pointee.start(index, i), stride: work.pointee.step(i))
         }
-        work.callRows(operand(0), operand(work.inputs &- 1), operand(work.output), rows, scratch)
+        work.pointee.callRows(
+            operand(0), operand(work.pointee.inputs &- 1), operand(work.pointee.output), rows, scratch)
         index &+= rows
     }
 }

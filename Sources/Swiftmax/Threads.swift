@@ -25,11 +25,10 @@ private func threadsAtLoad() -> Int32 {
 /// Scratch memory and a floating-point environment of its own, for as long as `body` runs. False without memory.
 @inline(__always)
 func withScratch(_ body: (UnsafeMutableRawPointer) -> Void) -> Bool {
-    guard let scratch = support_take_scratch(Work.scratchBytes) else { return false }
+    guard let scratch = support_scratch(Work.scratchBytes) else { return false }
     let saved = support_enter_float_environment()
     body(scratch)
     support_leave_float_environment(saved)
-    support_give_scratch(scratch)
     return true
 }
 

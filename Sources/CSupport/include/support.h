@@ -74,10 +74,9 @@ int32_t support_has_avx512(void);
 /// Processors this process may use: its affinity, cut to the quota of its control group; at least 1.
 int32_t support_processors(void);
 
-/// Scratch memory of `bytes`, which must be the same in every call, aligned to a page. A few blocks are kept for
-/// later calls. Null when there is none to be had.
-void *support_take_scratch(size_t bytes);
-void support_give_scratch(void *block);
+/// The calling thread's scratch memory of `bytes`, which must be the same in every call, aligned to a page. It lasts as
+/// long as the thread. Null when there is none to be had.
+void *support_scratch(size_t bytes);
 
 /// libdispatch. (Its header is not on the path of C targets.)
 void dispatch_apply_f(size_t iterations, void *queue, void *context, void (*work)(void *, size_t));
