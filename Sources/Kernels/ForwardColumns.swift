@@ -128,7 +128,7 @@ func blockStats(
     if vector_count_equal(max, splat(.infinity)) != 0 {
         for i in 0..<n {
             let address = panel.powers + i &* vectorBytes
-            vector_store(address, withoutInfinity(vector_load(address)))
+            vector_store(address, onlyNaN(vector_load(address)))
         }
     }
     var count = splat(0)

@@ -150,11 +150,9 @@ func logSum(
     return Double(vector_sum(equal))
 }
 
-/// -inf for +inf, so that the sum tells whether there is a NaN too.
+/// -inf for every number, so that the sum beside an infinite maximum tells whether there is a NaN.
 @inline(__always)
-func withoutInfinity(_ x: Vector) -> Vector {
-    vector_if_equal(x, splat(.infinity), splat(-.infinity), x)
-}
+func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x) }
 
 /// Leaves the lane sums of one block of a row, relative to `max`: its own maximum, or that of the slice. Returns
 /// the count of the stats.
@@ -171,7 +169,7 @@ func blockSum(
         (source, top) = (UnsafeRawPointer(spare), 0)
     } else if max == .infinity {
         writeRow(spare, n, streaming: false) { i, count in
-            withoutInfinity(load(x.element(i), count))
+            onlyNaN(load(x.element(i), count))
         }
         source = UnsafeRawPointer(spare)
     }
