@@ -1,8 +1,8 @@
-"""swiftmax beside its peers: `python benchmarks/bench.py --help`; docs/benchmarks.md tells how to read it.
+"""swiftmax beside its peers: `python benchmarks/bench.py --help`.
 
 All candidates run in one process on the same cores, in turn, round after round. Before a cell is
-timed, every candidate's result is checked against the formula in float64; who disagrees is left out,
-and if swiftmax does, the run fails.
+timed, every candidate's result is checked against the formula in float64; who disagrees is left
+out, and if swiftmax does, the run fails.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ import numpy as np
 import peers
 import plots
 import report
+import swiftmax
 from cells import Cell, cells
 from peers import DTYPES, FUNCTIONS, Call, Case
 from timing import interleaved
 from tqdm import tqdm
 
-import swiftmax
-
-# The largest error that passes for agreement, in units of the dtype's epsilon: enough for a peer that
-# sums 128256 terms in one float32 chain, far too little for another function or axis.
+# The largest error that passes for agreement, in units of the dtype's epsilon: enough for a peer
+# that sums 128256 terms in one float32 chain, far too little for another function or axis.
 TOLERANCE = {"float32": 500, "float64": 500, "float16": 32, "bfloat16": 32}
 EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -60,11 +59,12 @@ def disagreement(case: Case, result: np.ndarray) -> float:
 
 
 def traffic(case: Case) -> Call:
-    """The least that moves this case's memory: a copy; a maximum for logsumexp, which writes nothing;
-    an addition for a backward, which has two inputs. As integers, for which NumPy has SIMD in any size.
+    """The least that moves this case's memory: a copy; a maximum for logsumexp, which writes
+    nothing; an addition for a backward, which has two inputs. As integers, for which NumPy has SIMD
+    in any size.
     """
     views = [array.view(f"i{array.itemsize}") for array in case.arrays]
-    names: dict[str, Any] = dict(zip("ab", views))
+    names: dict[str, Any] = dict(zip("ab", views, strict=False))
     if case.function == "logsumexp":
         return Call("y = a.max()", names)
     names |= {"np": np, "y0": np.empty_like(views[0])}
@@ -76,7 +76,7 @@ def traffic(case: Case) -> Call:
 def exponential_cost(dtype: str) -> float:
     """Seconds an element costs that must be exponentiated and summed, its data in L1.
 
-    As the library shows no such loop, this is the slope of logsumexp's time between two row lengths.
+    As the library shows no such loop, this is the slope of logsumexp's time between two lengths.
     """
     size = peers.dtype_of(dtype).itemsize
     rng = np.random.default_rng(0)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from peers import BACKWARD, DTYPES, FUNCTIONS, Case, dtype_of
-
 import swiftmax
+from peers import BACKWARD, DTYPES, FUNCTIONS, Case, dtype_of
 
 
 @dataclass(frozen=True)

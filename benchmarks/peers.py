@@ -1,9 +1,10 @@
 """The same five functions in other libraries, each prepared the way it runs best.
 
-A peer turns a `Case` into a `Call`: a Python statement with its names bound, so that it can be timed
-without a wrapper around it. Inputs are placed in the peer's own container beforehand: PyTorch gets a
-tensor over the same memory, with the same strides; JAX and onnxruntime, which have no strided arrays,
-get a contiguous copy, and so does PyTorch where a stride is negative, which it has not.
+A peer turns a `Case` into a `Call`: a Python statement with its names bound, so that it can be
+timed without a wrapper around it. Inputs are placed in the peer's own container beforehand: PyTorch
+gets a tensor over the same memory, with the same strides; JAX and onnxruntime, which have no
+strided arrays, get a contiguous copy, and so does PyTorch where a stride is negative, which it has
+not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 import swiftmax
 
 FORWARD = ("softmax", "log_softmax", "logsumexp")
@@ -72,7 +72,7 @@ class Swiftmax:
 
     def prepare(self, case: Case) -> Call:
         names = {"f": getattr(swiftmax, case.function), "axis": case.axis, "where": case.where}
-        names |= zip("ab", case.arrays)
+        names |= zip("ab", case.arrays, strict=False)
         arguments = "a" if len(case.arrays) == 1 else "a, b"
         where = "" if case.where is None else ", where=where"
         return Call(f"y = f({arguments}, axis=axis{where})", names)
@@ -134,7 +134,7 @@ class NumPy:
 
     def prepare(self, case: Case) -> Call:
         names = {"f": self.functions[case.function], "axis": case.axis}
-        names |= zip("ab", case.arrays)
+        names |= zip("ab", case.arrays, strict=False)
         arguments = ", ".join("ab"[: len(case.arrays)])
         if case.where is not None:
             arguments = "where(mask, a, low)"
@@ -189,7 +189,7 @@ class PyTorch:
     def prepare(self, case: Case) -> Call:
         tensors = [self.tensor(array) for array in case.arrays]
         names = {"f": self.functions[case.function], "axis": case.axis}
-        names |= zip("ab", tensors)
+        names |= zip("ab", tensors, strict=False)
         statement = "y = f(a, axis)"
         if case.function in BACKWARD:
             statement = "y = f(a, b, axis, dtype)"
@@ -218,7 +218,9 @@ class JAX:
             "softmax_backward": lambda g, y: y * (g - (g * y).sum(axis, keepdims=True)),
             "log_softmax_backward": lambda g, y: g - jnp.exp(y) * g.sum(axis, keepdims=True),
         }
-        arguments = dict(zip("ab", (jnp.array(np.ascontiguousarray(a)) for a in case.arrays)))
+        arguments = dict(
+            zip("ab", (jnp.array(np.ascontiguousarray(a)) for a in case.arrays), strict=False)
+        )
         listed = ", ".join(arguments)
         if case.where is not None:
             arguments["mask"] = jnp.array(case.where)

@@ -1,4 +1,4 @@
-"""What a run of the benchmark says, as text: `python benchmarks/report.py FILE` prints a kept one."""
+"""What a run of the benchmark says: `python benchmarks/report.py FILE` prints a kept one."""
 
 from __future__ import annotations
 

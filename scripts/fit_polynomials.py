@@ -3,20 +3,26 @@
     python scripts/fit_polynomials.py
 
 exp(r) = 1 + r + r^2 q(r) on |r| <= ln2/2, and log(m) = 2z + z^3 p(z^2), z = (m-1)/(m+1), on
-sqrt(1/2) <= m <= sqrt(2). The Remez exchange runs in 60 digits, then the coefficients are rounded to
-their type. Prints hex floats for Sources/Kernels and the largest relative error of each fit.
+sqrt(1/2) <= m <= sqrt(2). The Remez exchange runs in 60 digits, then the coefficients are rounded
+to their type. Prints hex floats for Sources/Kernels and the largest relative error of each fit.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from mpmath import exp, floor, inf, ldexp, log, lu_solve, matrix, mp, mpf, nint, polyval, sqrt
 
 mp.dps = 60
 
+Function = Callable[[Any], Any]
 
-def minimax(target, weight, degree, points):
-    """Coefficients, lowest first, that minimize max |weight * (target - polynomial)|."""
+
+def minimax(target: Function, weight: Function, degree: int, points: Sequence[Any]) -> list[Any]:
+    """Return the coefficients, lowest first, that minimize max |weight * (target - polynomial)|."""
     # Chebyshev nodes of the interval are a good first guess of the points of alternation.
     count = degree + 2
     spread = [(1 - np.cos(np.pi * (k + 0.5) / count)) / 2 for k in range(count)]
@@ -33,7 +39,7 @@ def minimax(target, weight, degree, points):
         coefficients, level = solution[:-1], abs(solution[-1])
         errors = errors_of(coefficients, target, weight, points)
         # One extremum per run of equal sign; the weakest of too many are dropped from the ends.
-        extrema = []
+        extrema: list[int] = []
         for i, e in enumerate(errors):
             if extrema and (errors[extrema[-1]] > 0) == (e > 0):
                 if abs(e) > abs(errors[extrema[-1]]):
@@ -47,18 +53,22 @@ def minimax(target, weight, degree, points):
             return coefficients
 
 
-def errors_of(coefficients, target, weight, points):
-    """The weighted error at each point."""
+def errors_of(
+    coefficients: Sequence[Any], target: Function, weight: Function, points: Sequence[Any]
+) -> list[Any]:
+    """Return the weighted error at each point."""
     return [weight(x) * (target(x) - polyval(coefficients[::-1], x)) for x in points]
 
 
-def round_to(value, bits):
-    """`value` rounded to `bits` significant bits."""
+def round_to(value: Any, bits: int) -> Any:
+    """Return `value` rounded to `bits` significant bits."""
     exponent = int(floor(log(abs(value), 2))) + 1 - bits
     return ldexp(nint(ldexp(value, -exponent)), exponent)
 
 
-def fit(name, target, weight, degree, low, high, bits):
+def fit(
+    name: str, target: Function, weight: Function, degree: int, low: Any, high: Any, bits: int
+) -> None:
     """Print the rounded coefficients of one fit and its error."""
     points = [low + (high - low) * (k + mpf("0.5")) / 1500 for k in range(1500)]
     exact = minimax(target, weight, degree, points)
@@ -74,16 +84,19 @@ def fit(name, target, weight, degree, low, high, bits):
         if error < best:
             best, chosen = error, moved
     error = max(abs(e) for e in errors_of(chosen, target, weight, points))
-    print(f"{name}: degree {degree}, {bits} bits, largest relative error 2^{float(log(error, 2)):.2f}")
+    exponent = float(log(error, 2))
+    print(f"{name}: degree {degree}, {bits} bits, largest relative error 2^{exponent:.2f}")
     for k, c in enumerate(chosen):
         print(f"    c{k} = {float(c).hex()}")
 
 
-def exp_tail(r):
+def exp_tail(r: Any) -> Any:
+    """Return q of exp."""
     return (exp(r) - 1 - r) / r**2
 
 
-def log_tail(u):
+def log_tail(u: Any) -> Any:
+    """Return p of log."""
     z = sqrt(u)
     return (log((1 + z) / (1 - z)) - 2 * z) / z**3
 

@@ -9,14 +9,20 @@ static swiftmax_kernels kernels[2];
 static int32_t isa;
 static int32_t threads;
 
-swiftmax_kernels *support_kernels(void) { return kernels; }
-int32_t *support_isa(void) { return &isa; }
-int32_t *support_threads(void) { return &threads; }
+swiftmax_kernels *support_kernels(void) {
+    return kernels;
+}
+int32_t *support_isa(void) {
+    return &isa;
+}
+int32_t *support_threads(void) {
+    return &threads;
+}
 
 int32_t support_has_avx2(void) {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2");
 #else
     return 0;
 #endif
@@ -24,9 +30,9 @@ int32_t support_has_avx2(void) {
 
 int32_t support_has_avx512(void) {
 #if defined(__x86_64__)
-    return support_has_avx2() && __builtin_cpu_supports("avx512f") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return support_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
 #else
     return 0;
 #endif
@@ -37,13 +43,16 @@ static int32_t quota(void) {
     long long limit = 0, period = 0;
     FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
     if (file) {
-        if (fscanf(file, "%lld %lld", &limit, &period) != 2) limit = 0;
+        if (fscanf(file, "%lld %lld", &limit, &period) != 2)
+            limit = 0;
         fclose(file);
     } else if ((file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
-        if (fscanf(file, "%lld", &limit) != 1) limit = 0;
+        if (fscanf(file, "%lld", &limit) != 1)
+            limit = 0;
         fclose(file);
         if ((file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
-            if (fscanf(file, "%lld", &period) != 1) period = 0;
+            if (fscanf(file, "%lld", &period) != 1)
+                period = 0;
             fclose(file);
         }
     }
@@ -54,10 +63,12 @@ int32_t support_processors(void) {
     int32_t count = 1;
 #if defined(__linux__)
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        count = CPU_COUNT(&set);
 #endif
     int32_t limit = quota();
-    if (limit > 0 && limit < count) count = limit;
+    if (limit > 0 && limit < count)
+        count = limit;
     return count > 0 ? count : 1;
 }
 
@@ -68,10 +79,13 @@ static _Thread_local void *kept;
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void make_key(void) { pthread_key_create(&key, free); }
+static void make_key(void) {
+    pthread_key_create(&key, free);
+}
 
 void *support_scratch(size_t bytes) {
-    if (kept) return kept;
+    if (kept)
+        return kept;
     pthread_once(&once, make_key);
     void *block = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (block && pthread_setspecific(key, block) != 0) {

@@ -4,6 +4,8 @@
 // The sums are those of Ogita, Rump and Oishi, "Accurate sum and dot product" (2005): products and additions keep
 // their rounding errors, which are summed apart, so that the result is as if computed in twice the precision. The
 // partial sums are those of the forward operation, but for the four members of a group, which have one each.
+//
+// A sum that is not finite is taken again from gradients scaled down, as it may overflow where the result does not.
 
 import CKernels
 import CVector
@@ -105,21 +107,113 @@ func logSoftmaxBackwardSum(
     _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums
 ) -> (high: Double, low: Double) { blockSum(.logSoftmax, g, y, n, laneSums) }
 
-/// The sum of one block of a row, as the high and low of its stats.
+/// The sum of one block of a row; see `GradientSum`.
+///
+/// - Parameter spare: room for a block.
 func rowSum(
-    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums
-) -> swiftmax_stats {
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, scale: Double,
+    _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
+) -> GradientSum {
+    var source = g
+    var plain = 0.0
+    if scale != 1 {
+        writeRow(spare, n, streaming: false) { i, count in
+            load(g.element(i), count) * splat(Element(scale))
+        }
+        source = UnsafeRawPointer(spare)
+        for i in 0..<n {
+            let term = source.element(i).loadUnaligned(as: Element.self)
+            plain += Double(op == .softmax ? term * y.element(i).loadUnaligned(as: Element.self) : term)
+        }
+    }
     let total =
         op == .softmax
-        ? softmaxBackwardSum(g, y, n, laneSums) : logSoftmaxBackwardSum(g, y, n, laneSums)
-    return swiftmax_stats(max: 0, high: total.high, low: total.low, count: 0)
+        ? softmaxBackwardSum(source, y, n, laneSums) : logSoftmaxBackwardSum(source, y, n, laneSums)
+    return GradientSum(
+        swiftmax_stats(max: scale, high: total.high, low: total.low, count: plain))
 }
 
-/// The sums of two blocks of a row put together.
-func merged(_ a: swiftmax_stats, _ b: swiftmax_stats) -> swiftmax_stats {
-    Stats(
-        max: splatWide(0), sum: Stats(a).sum + Stats(b).sum, count: splatWide(0)
-    ).first
+/// The sum of one slice per lane, or of a block of it.
+struct GradientSum {
+    /// What g was multiplied by before: 1 or `downScale`.
+    var scale: Wide
+    var sum: Pair
+    /// The sum in plain arithmetic, which infinities pass unharmed; 0 where scale is 1.
+    var plain: Wide
+
+    @inline(__always)
+    init(scale: Wide, sum: Pair, plain: Wide) {
+        self.scale = scale
+        self.sum = sum
+        self.plain = plain
+    }
+
+    /// The same slice in every lane.
+    @inline(__always)
+    init(_ stats: swiftmax_stats) {
+        let all = Stats(stats)
+        (scale, sum, plain) = (all.max, all.sum, all.count)
+    }
+
+    /// The slice of the first lane.
+    @inline(__always)
+    var first: swiftmax_stats { Stats(max: scale, sum: sum, count: plain).first }
+
+    /// This and the next block together.
+    @inline(__always)
+    static func + (a: GradientSum, b: GradientSum) -> GradientSum {
+        GradientSum(scale: a.scale, sum: a.sum + b.sum, plain: a.plain + b.plain)
+    }
+
+    /// Where the sum must be taken again with `downScale`.
+    @inline(__always)
+    var needsScale: SIMDMask<Wide.MaskStorage> { isTooLarge(sum) }
+
+    /// From the sums taken with `downScale`: without it where the sum then is finite, and where it is not for any
+    /// scale.
+    @inline(__always)
+    var settled: GradientSum {
+        let unscaled = sum.scaled(by: splatWide(1 / downScale))
+        var result = replacing(
+            with: GradientSum(scale: splatWide(1), sum: unscaled, plain: plain),
+            where: .!isTooLarge(unscaled))
+        result = result.replacing(
+            with: GradientSum(
+                scale: splatWide(1), sum: Pair(high: plain, low: splatWide(0)), plain: plain),
+            where: isTooLarge(sum))
+        return result
+    }
+
+    /// These sums, with those of `other` in the lanes of `mask`.
+    @inline(__always)
+    func replacing(
+        with other: GradientSum, where mask: SIMDMask<Wide.MaskStorage>
+    ) -> GradientSum {
+        GradientSum(
+            scale: scale.replacing(with: other.scale, where: mask),
+            sum: Pair(
+                high: sum.high.replacing(with: other.sum.high, where: mask),
+                low: sum.low.replacing(with: other.sum.low, where: mask)),
+            plain: plain.replacing(with: other.plain, where: mask))
+    }
+}
+
+/// Scales the largest gradients so that 2^63 of them can be summed.
+@inline(__always) var downExponent: Element { 64 }
+@inline(__always) var downScale: Double { 0x1p-64 }
+
+/// Whether any lane is in the mask.
+@inline(__always)
+func any(_ mask: SIMDMask<Wide.MaskStorage>) -> Bool {
+    let flags = splatWide(0).replacing(with: 1, where: mask)
+    return vector_count_equal(wide_narrow(flags), splat(1)) > 0
+}
+
+/// Whether a sum is NaN, or as an element so close to infinity that its multiples by less than 4 may be infinite.
+@inline(__always)
+func isTooLarge(_ sum: Pair) -> SIMDMask<Wide.MaskStorage> {
+    let element = vector_widen(wide_narrow(sum.high * splatWide(4)))
+    return element - element .!= splatWide(0)
 }
 
 // MARK: Results
@@ -128,79 +222,127 @@ func merged(_ a: swiftmax_stats, _ b: swiftmax_stats) -> swiftmax_stats {
 struct BackwardResult {
     let sum: Vector
     let sumLow: Vector
+    /// The scale of the sum; see `GradientSum`.
+    let scale: Vector
 
     /// One slice per lane.
     @inline(__always)
-    init(_ total: Pair) {
-        sum = wide_narrow(total.high)
+    init(_ total: GradientSum) {
+        sum = wide_narrow(total.sum.high)
         #if SWIFTMAX_FLOAT64
-            let low = total.low
+            let low = total.sum.low
         #else
-            let low = wide_narrow(total.high - vector_widen(sum))
+            let low = wide_narrow(total.sum.high - vector_widen(sum))
         #endif
         // Not a number where the sum is infinite.
         sumLow = splat(0).replacing(with: low, where: low .== low)
+        scale = wide_narrow(total.scale)
+    }
+
+    /// Whether no slice's sum is infinite or scaled.
+    @inline(__always)
+    var isOrdinary: Bool {
+        let ordinary = scale.replacing(with: splat(0), where: isInfinite)
+        return vector_count_equal(ordinary, splat(1)) == lanes
     }
 
     @inline(__always)
-    func softmax(_ g: Vector, _ y: Vector) -> Vector { y * ((g - sum) - sumLow) }
+    private var isInfinite: SIMDMask<Vector.MaskStorage> {
+        (sum .== splat(.infinity)) .| (sum .== splat(-.infinity))
+    }
 
-    /// exp(y) = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
+    /// The gradient where `isOrdinary`.
     @inline(__always)
-    func logSoftmax(_ g: Vector, _ y: Vector) -> Vector {
+    func callAsFunction(_ op: Operation, _ g: Vector, _ y: Vector) -> Vector {
+        op == .softmax ? softmax(g, y) : logSoftmax(g, y, exponent: splat(0))
+    }
+
+    /// The gradient anywhere: the same where `isOrdinary`.
+    @inline(__always)
+    func general(_ op: Operation, _ g: Vector, _ y: Vector) -> Vector {
+        if op == .softmax { return softmax(g * scale, y) * (splat(1) / scale) }
+        let zero = splat(0)
+        let one = splat(1)
+        let isScaled = scale .!= one
+        // What is taken from g may overflow where the difference does not: both are quartered.
+        let isQuartered = isScaled .& ((g .> one) .| (g .< -one))
+        let quarter = one.replacing(with: splat(0.25), where: isQuartered)
+        let exponent = zero.replacing(with: splat(downExponent), where: isScaled)
+            .replacing(with: splat(downExponent - 2), where: isQuartered)
+        let scaled = logSoftmax(g * quarter, y, exponent: exponent) * (one / quarter)
+        // exp(y) times infinity is infinite, but NaN where exp(y) is 0 or NaN.
+        let t = y.replacing(with: zero, where: y .> zero)
+        return scaled.replacing(with: g - (sum + (t - t)), where: isInfinite)
+    }
+
+    @inline(__always)
+    private func softmax(_ g: Vector, _ y: Vector) -> Vector {
+        vector_fma(y, g, -vector_fma(y, sum, y * sumLow))
+    }
+
+    /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
+    @inline(__always)
+    private func logSoftmax(_ g: Vector, _ y: Vector, exponent: Vector) -> Vector {
         // At the lower bound the second power is 0; at the upper the product of both overflows.
-        let lowest = splat((1 - 2 * exponentBias) * ln2)
-        let highest = splat((exponentBias + 2) * ln2)
+        let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
+        let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
         let clamped = maximum(y, lowest)
         let d = clamped.replacing(with: highest, where: clamped .> highest)
         let n = rounded(d)
         let tail = expTail(reduced(d, n))
         let magic = splat(roundingMagic)
-        let half = vector_fma(n, splat(0.5), magic) - magic
+        let half = vector_fma(n, splat(0.5), magic + splat(0.5) * exponent) - magic
         let biased = splat(roundingMagic + exponentBias)
         let power = vector_exponent_from_mantissa(half + biased)
-        let otherPower = vector_exponent_from_mantissa((n - half) + biased)
-        let scaled = sum * power
-        return g - vector_fma(tail, scaled, scaled) * otherPower
-    }
-
-    @inline(__always)
-    func callAsFunction(_ op: Operation, _ g: Vector, _ y: Vector) -> Vector {
-        op == .softmax ? softmax(g, y) : logSoftmax(g, y)
+        let otherPower = vector_exponent_from_mantissa((n - half) + (biased + exponent))
+        let (scaled, scaledLow) = (sum * power, sumLow * power)
+        let product = scaled + vector_fma(tail, scaled, vector_fma(tail, scaledLow, scaledLow))
+        return vector_fma(-product, otherPower, g)
     }
 }
 
 @inline(never)
 func writeSoftmaxBackward(
     _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-    _ stats: swiftmax_stats, streaming: Bool
+    _ result: BackwardResult, streaming: Bool
 ) {
-    let result = BackwardResult(Stats(stats).sum)
     writeRow(out, n, streaming: streaming) { i, count in
-        result.softmax(load(g.element(i), count), load(y.element(i), count))
+        result(.softmax, load(g.element(i), count), load(y.element(i), count))
     }
 }
 
 @inline(never)
 func writeLogSoftmaxBackward(
     _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-    _ stats: swiftmax_stats, streaming: Bool
+    _ result: BackwardResult, streaming: Bool
 ) {
-    let result = BackwardResult(Stats(stats).sum)
     writeRow(out, n, streaming: streaming) { i, count in
-        result.logSoftmax(load(g.element(i), count), load(y.element(i), count))
+        result(.logSoftmax, load(g.element(i), count), load(y.element(i), count))
+    }
+}
+
+@inline(never)
+func writeUnusualBackward(
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
+    _ n: Int, _ result: BackwardResult, streaming: Bool
+) {
+    writeRow(out, n, streaming: streaming) { i, count in
+        result.general(op, load(g.element(i), count), load(y.element(i), count))
     }
 }
 
 /// The gradient of a row, or of a part of it, given the sum over the whole.
 func writeBackward(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
-    _ n: Int, _ stats: swiftmax_stats, streaming: Bool
+    _ n: Int, _ sum: GradientSum, streaming: Bool
 ) {
-    if op == .softmax {
-        writeSoftmaxBackward(g, y, out, n, stats, streaming: streaming)
+    let result = BackwardResult(sum)
+    if !result.isOrdinary {
+        writeUnusualBackward(op, g, y, out, n, result, streaming: streaming)
+    } else if op == .softmax {
+        writeSoftmaxBackward(g, y, out, n, result, streaming: streaming)
     } else {
-        writeLogSoftmaxBackward(g, y, out, n, stats, streaming: streaming)
+        writeLogSoftmaxBackward(g, y, out, n, result, streaming: streaming)
     }
 }
 
@@ -211,6 +353,12 @@ struct Operand {
     let address: UnsafeRawPointer
     /// From one row, or one element of a column, to the next, in bytes.
     let stride: Int
+
+    /// The rows, or the elements of a column, from `index` on.
+    @inline(__always)
+    func from(_ index: Int) -> Operand {
+        Operand(address: address + index &* stride, stride: stride)
+    }
 }
 
 /// The backward operation on `rows` slices.
@@ -218,18 +366,27 @@ func backwardRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
-    let laneSums = scratch.laneSums(0)
     for row in 0..<rows {
-        let (g, y) = (g.address + row &* g.stride, y.address + row &* y.stride)
-        var stats = rowSum(op, g, y, min(n, block), laneSums)
-        var first = block
-        while first < n {
-            let next = rowSum(
-                op, g.element(first), y.element(first), min(block, n &- first), laneSums)
-            stats = merged(stats, next)
-            first &+= block
+        let (g, y) = (g.from(row).address, y.from(row).address)
+        @inline(__always)
+        func total(scale: Double) -> GradientSum {
+            @inline(__always)
+            func blockSum(_ first: Int) -> GradientSum {
+                rowSum(
+                    op, g.element(first), y.element(first), min(block, n &- first), scale: scale,
+                    scratch.laneSums(0), spare: scratch.spare)
+            }
+            var sum = blockSum(0)
+            var first = block
+            while first < n {
+                sum = sum + blockSum(first)
+                first &+= block
+            }
+            return sum
         }
-        writeBackward(op, g, y, out + row &* outStride, n, stats, streaming: streaming)
+        var sum = total(scale: 1)
+        if sum.needsScale[0] { sum = total(scale: downScale).settled }
+        writeBackward(op, g, y, out + row &* outStride, n, sum, streaming: streaming)
     }
 }
 
@@ -252,7 +409,7 @@ func blockSum(
                 @inline(__always)
                 func member(_ j: Int) -> Vector {
                     let index = i &+ j &* virtualLanes
-                    return index < n ? load(x.address + index &* x.stride, present) : splat(0)
+                    return index < n ? load(x.from(index).address, present) : splat(0)
                 }
                 return Quad(member(0), member(1), member(2), member(3))
             }
@@ -265,26 +422,73 @@ func blockSum(
     return sumOfLanes(pairs, used)
 }
 
+/// The sums of a vector of columns, taken with `downScale`.
+///
+/// - Parameter scaled: room for a block of vectors.
+@inline(never)
+func scaledSum(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ present: Int, _ n: Int,
+    _ laneSums: UnsafeMutableRawPointer, _ scaled: UnsafeMutableRawPointer
+) -> GradientSum {
+    let zero = splatWide(0)
+    var total = GradientSum(scale: splatWide(downScale), sum: Pair(high: zero, low: zero), plain: zero)
+    var first = 0
+    while first < n {
+        let count = min(block, n &- first)
+        let (g, y) = (g.from(first), y.from(first))
+        for i in 0..<count {
+            let term = load(g.from(i).address, present) * splat(Element(downScale))
+            vector_store(scaled + i &* vectorBytes, term)
+            total.plain +=
+                vector_widen(op == .softmax ? term * load(y.from(i).address, present) : term)
+        }
+        let next = blockSum(
+            op, Operand(address: scaled, stride: vectorBytes), y, count, present, laneSums)
+        total.sum = first == 0 ? next : total.sum + next
+        first &+= block
+    }
+    return total
+}
+
 /// The backward operation on one vector of columns, `present` of them.
 @inline(__always)
-func backwardColumns(
+func backwardVector(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ present: Int, _ n: Int, _ laneSums: UnsafeMutableRawPointer, streaming: Bool
+    _ present: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
-    var total = Pair(high: splatWide(0), low: splatWide(0))
+    let zero = splatWide(0)
+    var total = GradientSum(scale: splatWide(1), sum: Pair(high: zero, low: zero), plain: zero)
     var first = 0
     while first < n {
         let next = blockSum(
-            op, Operand(address: g.address + first &* g.stride, stride: g.stride),
-            Operand(address: y.address + first &* y.stride, stride: y.stride), min(block, n &- first),
-            present, laneSums)
-        total = first == 0 ? next : total + next
+            op, g.from(first), y.from(first), min(block, n &- first), present,
+            scratch.columnLaneSums)
+        total.sum = first == 0 ? next : total.sum + next
         first &+= block
     }
+    let needsScale = total.needsScale
+    if any(needsScale) {
+        let again = scaledSum(
+            op, g, y, present, n, scratch.columnLaneSums, scratch.exponentials.tails)
+        total = total.replacing(with: again.settled, where: needsScale)
+    }
     let result = BackwardResult(total)
-    writeColumns(out, outStride, present, n, streaming: streaming) { i, count in
-        result(
-            op, load(g.address + i &* g.stride, count), load(y.address + i &* y.stride, count))
+    if result.isOrdinary {
+        writeColumns(out, outStride, present, n, streaming: streaming) { i, count in
+            result(op, load(g.from(i).address, count), load(y.from(i).address, count))
+        }
+    } else {
+        writeUnusualBackward(op, g, y, out, outStride, present, n, result)
+    }
+}
+
+@inline(never)
+func writeUnusualBackward(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ present: Int, _ n: Int, _ result: BackwardResult
+) {
+    writeColumns(out, outStride, present, n, streaming: false) { i, count in
+        result.general(op, load(g.from(i).address, count), load(y.from(i).address, count))
     }
 }
 
@@ -292,13 +496,13 @@ func backwardColumns(
 @inline(never)
 func backwardWholeColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ n: Int, _ laneSums: UnsafeMutableRawPointer, streaming: Bool
+    _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
     switch op {
     case .softmax:
-        backwardColumns(.softmax, g, y, out, outStride, lanes, n, laneSums, streaming: streaming)
+        backwardVector(.softmax, g, y, out, outStride, lanes, n, scratch, streaming: streaming)
     default:
-        backwardColumns(.logSoftmax, g, y, out, outStride, lanes, n, laneSums, streaming: streaming)
+        backwardVector(.logSoftmax, g, y, out, outStride, lanes, n, scratch, streaming: streaming)
     }
 }
 
@@ -306,15 +510,14 @@ func backwardWholeColumns(
 @inline(never)
 func backwardPartialColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ present: Int, _ n: Int, _ laneSums: UnsafeMutableRawPointer
-) { backwardColumns(op, g, y, out, outStride, present, n, laneSums, streaming: false) }
+    _ present: Int, _ n: Int, _ scratch: Scratch
+) { backwardVector(op, g, y, out, outStride, present, n, scratch, streaming: false) }
 
 /// The backward operation on `columns` slices.
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ columns: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
-    let laneSums = scratch.columnLaneSums
     var column = 0
     while column < columns {
         let present = min(lanes, columns &- column)
@@ -322,9 +525,9 @@ func backwardColumns(
         let y = Operand(address: y.address.element(column), stride: y.stride)
         if present == lanes {
             backwardWholeColumns(
-                op, g, y, out.element(column), outStride, n, laneSums, streaming: streaming)
+                op, g, y, out.element(column), outStride, n, scratch, streaming: streaming)
         } else {
-            backwardPartialColumns(op, g, y, out.element(column), outStride, present, n, laneSums)
+            backwardPartialColumns(op, g, y, out.element(column), outStride, present, n, scratch)
         }
         column &+= lanes
     }

@@ -46,16 +46,27 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
             out!, outStride, columns, n, Scratch(address: scratch!), streaming: streaming != 0)
     }
-    kernels.pointee.row_sum = { op, g, y, n, stats, scratch in
-        stats!.pointee = rowSum(Operation(op), g!, y!, n, Scratch(address: scratch!).laneSums(0))
+    kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch in
+        let scratch = Scratch(address: scratch!)
+        stats!.pointee =
+            rowSum(
+                Operation(op), g!, y!, n, scale: knownScale?.pointee ?? 1, scratch.laneSums(0),
+                spare: scratch.spare
+            ).first
     }
     kernels.pointee.merge_sums = { blocks, count, stats in
-        var all = blocks![0]
-        for b in 1..<max(1, count) { all = merged(all, blocks![b]) }
-        stats!.pointee = all
+        var all = GradientSum(blocks![0])
+        for b in 1..<max(1, count) { all = all + GradientSum(blocks![b]) }
+        let isFirst = all.scale[0] == 1
+        if isFirst && all.needsScale[0] {
+            stats!.pointee = swiftmax_stats(max: downScale, high: 0, low: 0, count: 0)
+            return 1
+        }
+        stats!.pointee = (isFirst ? all : all.settled).first
+        return 0
     }
     kernels.pointee.row_grad_input = { op, g, y, out, n, stats, streaming in
-        writeBackward(Operation(op), g!, y!, out!, n, stats!.pointee, streaming: streaming != 0)
+        writeBackward(Operation(op), g!, y!, out!, n, GradientSum(stats!.pointee), streaming: streaming != 0)
     }
 
     kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in

@@ -356,6 +356,18 @@ extension Work {
     }
 }
 
+extension Work {
+    /// The stats of a slice from those of its blocks; whether they must be taken again, with the max of these as
+    /// `known`.
+    func merge(
+        _ blocks: UnsafePointer<swiftmax_stats>, _ count: Int, _ total: UnsafeMutablePointer<swiftmax_stats>
+    ) -> Bool {
+        kind == .forward
+            ? kernels.pointee.merge_stats(op, blocks, count, total) != 0
+            : kernels.pointee.merge_sums(blocks, count, total) != 0
+    }
+}
+
 /// The stats of blocks first..<end of the current slice.
 func runBlockStats(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
@@ -372,7 +384,8 @@ func runBlockStats(
             work.kernels.pointee.row_stats(work.op, x, end &- start, work.known, stats, packs.kernel)
         } else {
             let y = work.blockElements(1, start, end, packs)
-            work.kernels.pointee.row_sum(work.op, x, y, end &- start, stats, packs.kernel)
+            work.kernels.pointee.row_sum(
+                work.op, x, y, end &- start, work.known, stats, packs.kernel)
         }
     }
 }
@@ -417,15 +430,13 @@ func runBlocks(_ work: UnsafeMutablePointer<Work>, _ scratch: UnsafeMutableRawPo
         work.pointee.stats = stats
         work.pointee.known = nil
         share(.blockStats, work, blocks, elements: n, scratch)
-        if work.pointee.kind == .backward {
-            work.pointee.kernels.pointee.merge_sums(stats, blocks, total)
-        } else if work.pointee.kernels.pointee.merge_stats(work.pointee.op, stats, blocks, total) != 0 {
+        if work.pointee.merge(stats, blocks, total) {
             var known = total.pointee.max
             withUnsafePointer(to: &known) { known in
                 work.pointee.known = known
                 share(.blockStats, work, blocks, elements: n, scratch)
             }
-            _ = work.pointee.kernels.pointee.merge_stats(work.pointee.op, stats, blocks, total)
+            _ = work.pointee.merge(stats, blocks, total)
         }
         work.pointee.stats = total
         if work.pointee.isReduction {

@@ -35,7 +35,7 @@ struct Work {
     /// For a slice that is shared out: which it is, and the stats of its blocks; then those of the whole.
     var current = 0
     var stats: UnsafeMutablePointer<swiftmax_stats>?
-    /// The maximum its blocks are to be summed against, if not their own.
+    /// The maximum its blocks are to be summed against, if not their own; of a backward, the scale of the gradients.
     var known: UnsafePointer<Double>?
 
     var output: Int { inputs }

@@ -19,13 +19,15 @@ enum {
     SWIFTMAX_TABLE_BYTES = 32 * 1024,
     SWIFTMAX_PANEL_BYTES = 256 * 1024,
     SWIFTMAX_LANE_SUM_BYTES = 32 * 1024,
-    SWIFTMAX_KERNEL_SCRATCH_BYTES = 2 * SWIFTMAX_TABLE_BYTES + 8 * SWIFTMAX_BLOCK +
-                                    SWIFTMAX_LANE_SUM_BYTES + 2 * SWIFTMAX_PANEL_BYTES
+    SWIFTMAX_KERNEL_SCRATCH_BYTES = 2 * SWIFTMAX_TABLE_BYTES + 8 * SWIFTMAX_BLOCK + SWIFTMAX_LANE_SUM_BYTES +
+        2 * SWIFTMAX_PANEL_BYTES
 };
 
 /// What is known of a slice, or of one block of it, after one reading.
 /// softmax: high + low = sum(exp(x)) * 2^(bias - k), k = round(max / ln2).
 /// logsumexp: the same sum without the elements equal to max, of which there are `count`.
+/// backward: high + low = the sum of the gradient's terms times `max`, which is 1 unless that overflows; `count` is
+/// what plain arithmetic gives then, as infinite terms need.
 typedef struct swiftmax_stats {
     double max;
     double high;
@@ -43,8 +45,8 @@ typedef struct swiftmax_kernels {
     void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                             intptr_t columns, intptr_t n, void *scratch, int32_t streaming);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
-    void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max,
-                      swiftmax_stats *stats, void *scratch);
+    void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
+                      void *scratch);
     /// The stats of a row from those of its blocks, in order. Returns 1 if the blocks must be read again with
     /// the row's maximum as `known_max`, else 0.
     int32_t (*merge_stats)(int32_t op, const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);
@@ -61,11 +63,12 @@ typedef struct swiftmax_kernels {
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, intptr_t n, void *scratch,
                              int32_t streaming);
-    /// The sum of one block of a row that is shared out; `high` and `low` of the stats.
+    /// The sum of one block of a row that is shared out; `known_scale` null for 1.
     void (*row_sum)(int32_t op, const void *grad_output, const void *output, intptr_t n,
-                    swiftmax_stats *stats, void *scratch);
-    /// The sum of a row from those of its blocks, in order.
-    void (*merge_sums)(const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);
+                    const double *known_scale, swiftmax_stats *stats, void *scratch);
+    /// The sum of a row from those of its blocks, in order. Returns 1 if the blocks must be read again with
+    /// stats->max as `known_scale`, else 0.
+    int32_t (*merge_sums)(const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);
     void (*row_grad_input)(int32_t op, const void *grad_output, const void *output, void *grad_input,
                            intptr_t n, const swiftmax_stats *stats, int32_t streaming);
 

@@ -74,8 +74,8 @@ int32_t support_has_avx512(void);
 /// Processors this process may use: its affinity, cut to the quota of its control group; at least 1.
 int32_t support_processors(void);
 
-/// The calling thread's scratch memory of `bytes`, which must be the same in every call, aligned to a page. It lasts as
-/// long as the thread. Null when there is none to be had.
+/// The calling thread's scratch memory of `bytes`, which must be the same in every call, aligned to a page.
+/// It lasts as long as the thread. Null when there is none to be had.
 void *support_scratch(size_t bytes);
 
 /// libdispatch. (Its header is not on the path of C targets.)

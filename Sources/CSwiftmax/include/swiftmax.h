@@ -87,8 +87,7 @@ int32_t swiftmax_logsumexp(const swiftmax_array *x, const swiftmax_array *out, c
 /// where `output` is what `swiftmax_softmax` gave. All three agree in dtype and shape; `grad_input` may
 /// be either input itself, with the rule of overlap of `swiftmax_softmax`.
 int32_t swiftmax_softmax_backward(const swiftmax_array *grad_output, const swiftmax_array *output,
-                                  const swiftmax_array *grad_input, const int32_t *axes,
-                                  int32_t axis_count);
+                                  const swiftmax_array *grad_input, const int32_t *axes, int32_t axis_count);
 
 /// log_softmax_backward: grad_input = grad_output - exp(output) * sum(grad_output) over each slice,
 /// where `output` is what `swiftmax_log_softmax` gave. Arguments as in `swiftmax_softmax_backward`.

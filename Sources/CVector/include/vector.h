@@ -38,15 +38,31 @@ typedef swiftmax_vector swiftmax_unaligned_vector __attribute__((aligned(1)));
 // MARK: Arithmetic
 // Swift's own operators are loops over the lanes that LLVM does not always put together again.
 
-SWIFTMAX_INLINE swiftmax_vector vector_add(swiftmax_vector a, swiftmax_vector b) { return a + b; }
-SWIFTMAX_INLINE swiftmax_vector vector_subtract(swiftmax_vector a, swiftmax_vector b) { return a - b; }
-SWIFTMAX_INLINE swiftmax_vector vector_multiply(swiftmax_vector a, swiftmax_vector b) { return a * b; }
-SWIFTMAX_INLINE swiftmax_vector vector_divide(swiftmax_vector a, swiftmax_vector b) { return a / b; }
+SWIFTMAX_INLINE swiftmax_vector vector_add(swiftmax_vector a, swiftmax_vector b) {
+    return a + b;
+}
+SWIFTMAX_INLINE swiftmax_vector vector_subtract(swiftmax_vector a, swiftmax_vector b) {
+    return a - b;
+}
+SWIFTMAX_INLINE swiftmax_vector vector_multiply(swiftmax_vector a, swiftmax_vector b) {
+    return a * b;
+}
+SWIFTMAX_INLINE swiftmax_vector vector_divide(swiftmax_vector a, swiftmax_vector b) {
+    return a / b;
+}
 
-SWIFTMAX_INLINE swiftmax_wide wide_add(swiftmax_wide a, swiftmax_wide b) { return a + b; }
-SWIFTMAX_INLINE swiftmax_wide wide_subtract(swiftmax_wide a, swiftmax_wide b) { return a - b; }
-SWIFTMAX_INLINE swiftmax_wide wide_multiply(swiftmax_wide a, swiftmax_wide b) { return a * b; }
-SWIFTMAX_INLINE swiftmax_wide wide_divide(swiftmax_wide a, swiftmax_wide b) { return a / b; }
+SWIFTMAX_INLINE swiftmax_wide wide_add(swiftmax_wide a, swiftmax_wide b) {
+    return a + b;
+}
+SWIFTMAX_INLINE swiftmax_wide wide_subtract(swiftmax_wide a, swiftmax_wide b) {
+    return a - b;
+}
+SWIFTMAX_INLINE swiftmax_wide wide_multiply(swiftmax_wide a, swiftmax_wide b) {
+    return a * b;
+}
+SWIFTMAX_INLINE swiftmax_wide wide_divide(swiftmax_wide a, swiftmax_wide b) {
+    return a / b;
+}
 
 /// a * b + c, rounded once where the CPU can; else twice, which costs the reproducibility that only
 /// FMA gives but not the accuracy (see `reduced` in the kernels).
@@ -86,7 +102,8 @@ typedef SWIFTMAX_ALIAS(uint32_t) swiftmax_bits;
 #endif
 typedef SWIFTMAX_ALIAS(uint64_t) swiftmax_wide_bits;
 
-/// The low bits of the mantissa as the exponent of a number: 2^(field - bias) from 1.5 * 2^mantissa_bits + field.
+/// The low bits of the mantissa as the exponent of a number: 2^(field - bias) from 1.5 * 2^mantissa_bits +
+/// field.
 SWIFTMAX_INLINE swiftmax_vector vector_exponent_from_mantissa(swiftmax_vector v) {
     return (swiftmax_vector)((swiftmax_bits)v << SWIFTMAX_MANTISSA_BITS);
 }
@@ -105,13 +122,21 @@ SWIFTMAX_INLINE swiftmax_wide wide_exponent(swiftmax_wide v) {
 // MARK: Choices between lanes
 
 /// The larger of each pair; `a` where either is NaN.
-SWIFTMAX_INLINE swiftmax_vector vector_max(swiftmax_vector a, swiftmax_vector b) { return b > a ? b : a; }
+SWIFTMAX_INLINE swiftmax_vector vector_max(swiftmax_vector a, swiftmax_vector b) {
+    return b > a ? b : a;
+}
 
 /// The smaller of each pair; `a` where either is NaN.
-SWIFTMAX_INLINE swiftmax_vector vector_min(swiftmax_vector a, swiftmax_vector b) { return b < a ? b : a; }
+SWIFTMAX_INLINE swiftmax_vector vector_min(swiftmax_vector a, swiftmax_vector b) {
+    return b < a ? b : a;
+}
 
-SWIFTMAX_INLINE swiftmax_wide wide_max(swiftmax_wide a, swiftmax_wide b) { return b > a ? b : a; }
-SWIFTMAX_INLINE swiftmax_wide wide_min(swiftmax_wide a, swiftmax_wide b) { return b < a ? b : a; }
+SWIFTMAX_INLINE swiftmax_wide wide_max(swiftmax_wide a, swiftmax_wide b) {
+    return b > a ? b : a;
+}
+SWIFTMAX_INLINE swiftmax_wide wide_min(swiftmax_wide a, swiftmax_wide b) {
+    return b < a ? b : a;
+}
 
 /// `then` where a equals b, else `otherwise`.
 SWIFTMAX_INLINE swiftmax_vector vector_if_equal(swiftmax_vector a, swiftmax_vector b, swiftmax_vector then,
@@ -126,7 +151,8 @@ SWIFTMAX_INLINE swiftmax_wide wide_if_equal(swiftmax_wide a, swiftmax_wide b, sw
 
 /// The lanes of `v` moved down by half of the first `width`, for reductions by halves.
 #if SWIFTMAX_LANES >= 16
-#define SWIFTMAX_SHUFFLE(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d)
+#define SWIFTMAX_SHUFFLE(a, b, c, d)                                                                         \
+    __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d)
 #elif SWIFTMAX_LANES >= 8
 #define SWIFTMAX_SHUFFLE(a, b, c, d) __builtin_shufflevector(v, v, a, b, c, d, a, b, c, d)
 #elif SWIFTMAX_LANES >= 4
@@ -140,23 +166,27 @@ SWIFTMAX_INLINE swiftmax_vector vector_half(swiftmax_vector v, int width) {
         return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
 #endif
 #if SWIFTMAX_LANES >= 8
-    if (width == 8) return SWIFTMAX_SHUFFLE(4, 5, 6, 7);
+    if (width == 8)
+        return SWIFTMAX_SHUFFLE(4, 5, 6, 7);
 #endif
 #if SWIFTMAX_LANES >= 4
-    if (width == 4) return SWIFTMAX_SHUFFLE(2, 3, 2, 3);
+    if (width == 4)
+        return SWIFTMAX_SHUFFLE(2, 3, 2, 3);
 #endif
     return SWIFTMAX_SHUFFLE(1, 1, 1, 1);
 }
 
 /// The largest lane; NaN only if all are.
 SWIFTMAX_INLINE swiftmax_element vector_largest(swiftmax_vector v) {
-    for (int width = SWIFTMAX_LANES; width > 1; width /= 2) v = vector_max(v, vector_half(v, width));
+    for (int width = SWIFTMAX_LANES; width > 1; width /= 2)
+        v = vector_max(v, vector_half(v, width));
     return v[0];
 }
 
 /// The sum of the lanes, for numbers whose sum is exact.
 SWIFTMAX_INLINE swiftmax_element vector_sum(swiftmax_vector v) {
-    for (int width = SWIFTMAX_LANES; width > 1; width /= 2) v = v + vector_half(v, width);
+    for (int width = SWIFTMAX_LANES; width > 1; width /= 2)
+        v = v + vector_half(v, width);
     return v[0];
 }
 
@@ -172,10 +202,10 @@ SWIFTMAX_INLINE swiftmax_vector vector_product_error(swiftmax_vector a, swiftmax
     swiftmax_vector a_low = a - a_high, b_low = b - b_high;
     return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
 #else
-    return __builtin_convertvector(
-        __builtin_convertvector(a, swiftmax_wide) * __builtin_convertvector(b, swiftmax_wide) -
-            __builtin_convertvector(product, swiftmax_wide),
-        swiftmax_vector);
+    return __builtin_convertvector(__builtin_convertvector(a, swiftmax_wide) *
+                                           __builtin_convertvector(b, swiftmax_wide) -
+                                       __builtin_convertvector(product, swiftmax_wide),
+                                   swiftmax_vector);
 #endif
 }
 
@@ -191,7 +221,8 @@ SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b)
     return __builtin_popcount(_mm256_movemask_ps((__m256)(a == b)));
 #else
     int32_t count = 0;
-    for (int i = 0; i < SWIFTMAX_LANES; i++) count += a[i] == b[i];
+    for (int i = 0; i < SWIFTMAX_LANES; i++)
+        count += a[i] == b[i];
     return count;
 #endif
 }
@@ -207,7 +238,9 @@ SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
 }
 
 /// Asks for a line that will soon be read; any address will do.
-SWIFTMAX_INLINE void vector_prefetch(const void *address) { __builtin_prefetch(address, 0, 2); }
+SWIFTMAX_INLINE void vector_prefetch(const void *address) {
+    __builtin_prefetch(address, 0, 2);
+}
 
 /// A store past the caches; `address` must be aligned to the vector.
 SWIFTMAX_INLINE void vector_stream(void *address, swiftmax_vector v) {
@@ -233,8 +266,7 @@ SWIFTMAX_INLINE swiftmax_vector vector_load_partial(const void *address, intptr_
     for (intptr_t i = 0; i < SWIFTMAX_LANES; i++)
         if (i < count)
             __builtin_memcpy((char *)&v + i * sizeof(swiftmax_element),
-                             (const char *)address + i * sizeof(swiftmax_element),
-                             sizeof(swiftmax_element));
+                             (const char *)address + i * sizeof(swiftmax_element), sizeof(swiftmax_element));
     return v;
 #endif
 }
@@ -279,7 +311,8 @@ SWIFTMAX_INLINE void half_widen(const void *source, void *destination) {
     value *= 0x1p112f;
     uint32_t bits;
     __builtin_memcpy(&bits, &value, 4);
-    if ((half & 0x7c00) == 0x7c00) bits = 0x7f800000 | magnitude;
+    if ((half & 0x7c00) == 0x7c00)
+        bits = 0x7f800000 | magnitude;
     bits |= (uint32_t)(half & 0x8000) << 16;
     __builtin_memcpy(destination, &bits, 4);
 }
@@ -318,7 +351,8 @@ SWIFTMAX_INLINE void halves_widen(const void *source, void *destination) {
         _mm256_storeu_ps((float *)destination + i,
                          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)source + i))));
 #else
-    for (int i = 0; i < 16; i++) half_widen((const uint16_t *)source + i, (float *)destination + i);
+    for (int i = 0; i < 16; i++)
+        half_widen((const uint16_t *)source + i, (float *)destination + i);
 #endif
 }
 
@@ -330,7 +364,8 @@ SWIFTMAX_INLINE void halves_narrow(const void *source, void *destination) {
         _mm_storeu_si128((__m128i *)((uint16_t *)destination + i),
                          _mm256_cvtps_ph(_mm256_loadu_ps((const float *)source + i), 0));
 #else
-    for (int i = 0; i < 16; i++) half_narrow((const float *)source + i, (uint16_t *)destination + i);
+    for (int i = 0; i < 16; i++)
+        half_narrow((const float *)source + i, (uint16_t *)destination + i);
 #endif
 }
 
