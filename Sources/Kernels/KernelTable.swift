@@ -34,6 +34,9 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         }
     }
 
+    kernels.pointee.add_exact = { x, stride, n, max, sum in addExact(x!, stride, n, max: max, sum!) }
+    kernels.pointee.exact_log = { sum, max in logOfExact(sum!.pointee, max: max) }
+
     kernels.pointee.backward_rows = {
         op, g, gStride, y, yStride, out, outStride, rows, n, scratch, streaming in
         backwardRows(

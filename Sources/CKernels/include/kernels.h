@@ -35,6 +35,11 @@ typedef struct swiftmax_stats {
     double count;
 } swiftmax_stats;
 
+/// A sum of exponentials in fixed point: 192 bits after the point, from the least significant limb on.
+typedef struct swiftmax_exact_sum {
+    uint64_t limbs[4];
+} swiftmax_exact_sum;
+
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout.
 typedef struct swiftmax_kernels {
@@ -53,6 +58,11 @@ typedef struct swiftmax_kernels {
     /// `n` elements of the result of a row, given the stats of the whole.
     void (*row_output)(int32_t op, const void *x, void *out, intptr_t n, const swiftmax_stats *stats,
                        void *scratch, int32_t streaming);
+
+    /// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the exponentials of `n` elements, of the slice or of a part of it, to `sum`, at first zeros.
+    void (*add_exact)(const void *x, intptr_t stride, intptr_t n, double max, swiftmax_exact_sum *sum);
+    /// Its logarithm.
+    double (*exact_log)(const swiftmax_exact_sum *sum, double max);
 
     /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX.
     void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
