@@ -295,9 +295,8 @@ struct BackwardResult {
         let biased = splat(roundingMagic + exponentBias)
         let power = vector_exponent_from_mantissa(half + biased)
         let otherPower = vector_exponent_from_mantissa((n - half) + (biased + exponent))
-        let (scaled, scaledLow) = (sum * power, sumLow * power)
-        let product = scaled + vector_fma(tail, scaled, vector_fma(tail, scaledLow, scaledLow))
-        return vector_fma(-product, otherPower, g)
+        let scaled = sum + vector_fma(tail, sum, vector_fma(tail, sumLow, sumLow))
+        return vector_fma(-(scaled * power), otherPower, g)
     }
 }
 

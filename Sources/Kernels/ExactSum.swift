@@ -134,7 +134,9 @@ struct Fixed {
     }
 
     @inline(__always)
-    private func power(_ n: Int) -> Double { Double(bitPattern: UInt64(truncatingIfNeeded: 1023 &+ n) &<< 52) }
+    private func power(_ n: Int) -> Double {
+        Double(bitPattern: UInt64(truncatingIfNeeded: 1023 &+ n) &<< 52)
+    }
 }
 
 // MARK: Exponentials
@@ -252,4 +254,11 @@ func nearZeroLogsumexp(_ x: UnsafeRawPointer, _ stride: Int, _ n: Int, max: Doub
     var sum = swiftmax_exact_sum(limbs: (0, 0, 0, 0))
     addExact(x, stride, n, max: max, &sum)
     return logOfExact(sum, max: max)
+}
+
+/// Whether a logsumexp has lost so much to the cancellation of max + log that it must be computed exactly: at half of
+/// |max| the error of the logarithm is three times as large in the result.
+@inline(__always)
+func cancels(_ result: Element, max: Element) -> Bool {
+    max < 0 && result.magnitude < max.magnitude * 0.5 && max.isFinite
 }

@@ -128,7 +128,8 @@ func blockStats(
     if vector_count_equal(max, splat(.infinity)) != 0 {
         for i in 0..<n {
             let address = panel.powers + i &* vectorBytes
-            vector_store(address, onlyNaN(vector_load(address)))
+            let value = vector_load(address)
+            vector_store(address, vector_if_equal(max, splat(.infinity), onlyNaN(value), value))
         }
     }
     var count = splat(0)
@@ -269,7 +270,7 @@ func forwardColumns(
         table.setResults(op, tile.count)
 
         if op == .logsumexp {
-            writeLogsumexp(out.element(first), tile.count, table)
+            writeLogsumexp(tile, out.element(first), table)
         } else {
             var column = 0
             while column < tile.count {
@@ -396,11 +397,17 @@ func writeLogSoftmax(_ source: Tile, _ target: TileResult, _ table: SliceTable, 
 }
 
 /// The results of a reduction, side by side.
-func writeLogsumexp(_ out: UnsafeMutableRawPointer, _ count: Int, _ table: SliceTable) {
+func writeLogsumexp(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: SliceTable) {
     var slice = 0
-    while slice < count {
-        store(out.element(slice), table.logsumexp(from: slice), min(lanes, count &- slice))
+    while slice < tile.count {
+        store(out.element(slice), table.logsumexp(from: slice), min(lanes, tile.count &- slice))
         slice &+= lanes
+    }
+    if tile.n == 1 { return }
+    for slice in 0..<tile.count where cancels(table.logsumexp(slice), max: table.max(slice)) {
+        let value = nearZeroLogsumexp(
+            tile.address.element(slice), tile.stride, tile.n, max: Double(table.max(slice)))
+        out.element(slice).storeBytes(of: Element(value), as: Element.self)
     }
 }
 

@@ -52,7 +52,11 @@ func forwardRows(
             case .logSoftmax:
                 writeLogSoftmax(row, result, n, table, r, streaming: streaming)
             case .logsumexp:
-                result.storeBytes(of: table.logsumexp(r), as: Element.self)
+                var value = table.logsumexp(r)
+                if cancels(value, max: table.max(r)) && n > 1 {
+                    value = Element(nearZeroLogsumexp(row, elementBytes, n, max: Double(table.max(r))))
+                }
+                result.storeBytes(of: value, as: Element.self)
             }
         }
         first &+= count

@@ -368,6 +368,34 @@ extension Work {
     }
 }
 
+extension Work {
+    /// The logsumexp of the current slice from its stats; where it is next to 0, from its elements once more.
+    func writeLogsumexp(_ total: UnsafePointer<swiftmax_stats>, _ scratch: UnsafeMutableRawPointer) {
+        let packs = Packs(scratch: scratch)
+        let result = packs.rows
+        kernels.pointee.row_output(op, result, result, 1, total, packs.kernel, 0)
+        let value = wideBytes == 8 ? result.load(as: Double.self) : Double(result.load(as: Float.self))
+        let max = total.pointee.max
+        if max < 0 && value.magnitude < max.magnitude * 0.5 && max.isFinite {
+            var sum = swiftmax_exact_sum(limbs: (0, 0, 0, 0))
+            var first = 0
+            while first < n {
+                let end = min(first &+ Int(SWIFTMAX_BLOCK), n)
+                let x = blockElements(0, first, end, packs)
+                kernels.pointee.add_exact(x, wideBytes, end &- first, max, &sum)
+                first = end
+            }
+            let exact = kernels.pointee.exact_log(&sum, max)
+            if wideBytes == 8 {
+                result.storeBytes(of: exact, as: Double.self)
+            } else {
+                result.storeBytes(of: Float(exact), as: Float.self)
+            }
+        }
+        scatterResults(result, current, 1, packs)
+    }
+}
+
 /// The stats of blocks first..<end of the current slice.
 func runBlockStats(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
@@ -440,10 +468,7 @@ func runBlocks(_ work: UnsafeMutablePointer<Work>, _ scratch: UnsafeMutableRawPo
         }
         work.pointee.stats = total
         if work.pointee.isReduction {
-            let packs = Work.Packs(scratch: scratch)
-            work.pointee.kernels.pointee.row_output(
-                work.pointee.op, packs.input(0), packs.input(0), 1, total, packs.kernel, 0)
-            work.pointee.scatterResults(packs.input(0), slice, 1, packs)
+            work.pointee.writeLogsumexp(total, scratch)
         } else {
             share(.blockResults, work, blocks, elements: n, scratch)
         }

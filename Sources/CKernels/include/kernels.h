@@ -26,8 +26,8 @@ enum {
 /// What is known of a slice, or of one block of it, after one reading.
 /// softmax: high + low = sum(exp(x)) * 2^(bias - k), k = round(max / ln2).
 /// logsumexp: the same sum without the elements equal to max, of which there are `count`.
-/// backward: high + low = the sum of the gradient's terms times `max`, which is 1 unless that overflows; `count` is
-/// what plain arithmetic gives then, as infinite terms need.
+/// backward: high + low = the sum of the gradient's terms times `max`, which is 1 unless that overflows;
+/// `count` is what plain arithmetic gives then, as infinite terms need.
 typedef struct swiftmax_stats {
     double max;
     double high;
@@ -59,7 +59,8 @@ typedef struct swiftmax_kernels {
     void (*row_output)(int32_t op, const void *x, void *out, intptr_t n, const swiftmax_stats *stats,
                        void *scratch, int32_t streaming);
 
-    /// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the exponentials of `n` elements, of the slice or of a part of it, to `sum`, at first zeros.
+    /// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the
+    /// exponentials of `n` elements, of the slice or of a part of it, to `sum`, at first zeros.
     void (*add_exact)(const void *x, intptr_t stride, intptr_t n, double max, swiftmax_exact_sum *sum);
     /// Its logarithm.
     double (*exact_log)(const swiftmax_exact_sum *sum, double max);

@@ -1,0 +1,110 @@
+"""The library built for arm64 and emulated: the same bits as here.
+
+SwiftPM has no arm64 target on an x86-64 machine, but in Embedded mode the compiler needs none. Debian's
+cross compiler links the objects with a C program, ../arm64/harness.c, and qemu runs it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import golden
+import numpy as np
+import pytest
+import swiftmax
+from inputs import BACKWARD, DTYPES, FORWARD, Array
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "Sources"
+TOOLS = {
+    "swiftc": "the Swift toolchain",
+    "aarch64-linux-gnu-gcc": "Debian: gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "qemu-aarch64": "Debian: qemu-user",
+}
+# As in swiftmax.h.
+DTYPE_CODES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4}
+
+
+def run(*command: str | Path, data: bytes | None = None) -> bytes:
+    done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-4000:]
+    return done.stdout
+
+
+def compile_swift(module: str, folder: str, output: Path, *options: str) -> Path:
+    """One object of all Swift files in a folder of Sources."""
+    target = ["-enable-experimental-feature", "Embedded", "-target", "aarch64-none-none-elf"]
+    target += ["-Xcc", "-isystem", "-Xcc", "/usr/aarch64-linux-gnu/include"]
+    headers = [f"-I{include}" for include in sorted(SOURCES.glob("*/include"))]
+    sources = sorted((SOURCES / folder).glob("*.swift"))
+    mode = ["-O", "-wmo", "-parse-as-library", "-module-name", module]
+    run("swiftc", *target, *headers, *mode, *options, "-c", *sources, "-o", output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that runs calls on an emulated arm64."""
+    for tool, package in TOOLS.items():
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool} ({package})")
+    folder = tmp_path_factory.mktemp("arm64")
+    objects = [compile_swift("Swiftmax", "Swiftmax", folder / "Swiftmax.o")]
+    for element in ["FLOAT32", "FLOAT64"]:
+        defines = [f"-D{name}" for name in ("SWIFTMAX_BASELINE", f"SWIFTMAX_{element}")]
+        options = [part for define in defines for part in (define, "-Xcc", f"{define}=1")]
+        output = folder / f"Kernels{element}.o"
+        objects.append(compile_swift(f"Kernels{element}", "Kernels", output, *options))
+    program = folder / "harness"
+    headers = [f"-I{include}" for include in sorted(SOURCES.glob("*/include"))]
+    support, source = SOURCES / "CSupport" / "support.c", ROOT / "Tests" / "arm64" / "harness.c"
+    gcc = ["aarch64-linux-gnu-gcc", "-std=c11", "-O2", "-fPIE", "-static-pie", *headers]
+    run(*gcc, source, support, *objects, "-o", program)
+    return program
+
+
+def encoded(name: str, arrays: tuple[Array, ...], axis: Any, where: Array | None = None) -> bytes:
+    """A call as the harness reads it."""
+    shape = arrays[0].shape
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    function = [*FORWARD, *BACKWARD].index(name)
+    code = DTYPE_CODES[arrays[0].dtype.name]
+    head = struct.pack("=5i", function, code, len(shape), len(axes), where is not None)
+    parts = [head, np.array(shape, np.int64).tobytes(), np.array(axes, np.int32).tobytes()]
+    parts += [array.tobytes() for array in arrays]
+    if where is not None:
+        parts.append(np.broadcast_to(where, shape).tobytes())
+    return b"".join(parts)
+
+
+def without_nan_bits(results: bytes, dtype: Any) -> bytes:
+    """Which NaN a NaN is depends on the CPU."""
+    values = np.frombuffer(results, dtype).copy()
+    values[np.isnan(values)] = np.nan
+    return values.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_same_bits(harness: Path, dtype: str) -> None:
+    if swiftmax.show_config("dicts")["isa"] == "baseline":
+        pytest.skip("the kernels in use here are those without FMA, which give other bits")
+    calls = [c for c in golden.calls() if c[2][0].dtype == np.dtype(dtype)]
+    data = b"".join(encoded(name, arrays, **arguments) for _, name, arrays, arguments in calls)
+    results = run("qemu-aarch64", harness, data=data)
+
+    start = 0
+    wrong = []
+    for case, name, arrays, arguments in calls:
+        function: Callable[..., Any] = getattr(swiftmax, name)
+        expected = np.asarray(function(*arrays, **arguments)).tobytes()
+        found = results[start : start + len(expected)]
+        start += len(expected)
+        if without_nan_bits(found, dtype) != without_nan_bits(expected, dtype):
+            wrong.append(f"{case} of shape {arrays[0].shape}")
+    assert not wrong, "\n".join(["other bits on arm64:", *wrong])
+    assert start == len(results)
