@@ -43,7 +43,10 @@ class Instruction(NamedTuple):
 def functions(path: Path) -> dict[str, list[Instruction]]:
     """The instructions of each function of an object file."""
     text = subprocess.run(
-        ["objdump", "-d", "--no-show-raw-insn", str(path)], check=True, capture_output=True, text=True
+        ["objdump", "-d", "--no-show-raw-insn", str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     found: dict[str, list[Instruction]] = {}
     body: list[Instruction] = []
@@ -65,7 +68,9 @@ def innermost_loops(body: list[Instruction]) -> list[list[Instruction]]:
             if body[0].address <= start <= instruction.address:
                 spans.add((start, instruction.address))
     inner = [
-        (a, b) for a, b in spans if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)
+        (a, b)
+        for a, b in spans
+        if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)
     ]
     return [[i for i in body if a <= i.address <= b] for a, b in sorted(inner)]
 
@@ -101,7 +106,9 @@ def main(folder: Path) -> int:
                 continue
             layout = "columns" if path.name.startswith("ForwardColumns") else "rows"
             for loop in innermost_loops(body):
-                arithmetic = sum(register in i.operands and not i.name.startswith("vmov") for i in loop)
+                arithmetic = sum(
+                    register in i.operands and not i.name.startswith("vmov") for i in loop
+                )
                 if arithmetic < 4:
                     continue
                 kinds = Counter("fma" if i.name.startswith("vf") else i.name for i in loop)

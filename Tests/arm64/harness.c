@@ -14,7 +14,8 @@ enum { SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX_BACKWARD, LOG_SOFTMAX_BACKWARD }
 /// There is no libdispatch to link with. One thread takes all pieces.
 void dispatch_apply_f(size_t iterations, void *queue, void *context, void (*work)(void *, size_t)) {
     (void)queue;
-    for (size_t i = 0; i < iterations; i++) work(context, i);
+    for (size_t i = 0; i < iterations; i++)
+        work(context, i);
 }
 
 static void fail(const char *message) {
@@ -23,24 +24,30 @@ static void fail(const char *message) {
 }
 
 static void read_all(void *destination, size_t bytes) {
-    if (fread(destination, 1, bytes, stdin) != bytes) fail("the input ends within a call");
+    if (fread(destination, 1, bytes, stdin) != bytes)
+        fail("the input ends within a call");
 }
 
 /// An array in C order with memory of its own; `sizes` and `steps` must outlive it.
-static swiftmax_array array(int32_t dtype, int32_t rank, const int64_t *sizes, int64_t *steps, size_t *bytes) {
-    int64_t step = dtype == SWIFTMAX_FLOAT64 ? 8 : dtype == SWIFTMAX_FLOAT32 ? 4 : dtype == SWIFTMAX_BOOL ? 1 : 2;
+static swiftmax_array array(int32_t dtype, int32_t rank, const int64_t *sizes, int64_t *steps,
+                            size_t *bytes) {
+    int64_t step = dtype == SWIFTMAX_FLOAT64   ? 8
+                   : dtype == SWIFTMAX_FLOAT32 ? 4
+                   : dtype == SWIFTMAX_BOOL    ? 1
+                                               : 2;
     for (int32_t i = rank - 1; i >= 0; i--) {
         steps[i] = step;
         step *= sizes[i];
     }
     *bytes = (size_t)step;
     void *data = malloc(*bytes + 1);
-    if (data == NULL) fail("no memory");
+    if (data == NULL)
+        fail("no memory");
     return (swiftmax_array){data, sizes, steps, rank, dtype};
 }
 
-static int32_t call(int32_t function, const swiftmax_array *inputs, const swiftmax_array *out, const int32_t *axes,
-                    int32_t axis_count, const swiftmax_array *where) {
+static int32_t call(int32_t function, const swiftmax_array *inputs, const swiftmax_array *out,
+                    const int32_t *axes, int32_t axis_count, const swiftmax_array *where) {
     switch (function) {
     case SOFTMAX:
         return swiftmax_softmax(&inputs[0], out, axes, axis_count, where);
@@ -65,7 +72,8 @@ int main(void) {
         int64_t sizes[SWIFTMAX_MAX_RANK], steps[SWIFTMAX_MAX_RANK];
         int64_t out_sizes[SWIFTMAX_MAX_RANK], out_steps[SWIFTMAX_MAX_RANK], mask_steps[SWIFTMAX_MAX_RANK];
         int32_t axes[SWIFTMAX_MAX_RANK];
-        if (rank < 0 || rank > SWIFTMAX_MAX_RANK || axis_count < 0 || axis_count > rank) fail("not a call");
+        if (rank < 0 || rank > SWIFTMAX_MAX_RANK || axis_count < 0 || axis_count > rank)
+            fail("not a call");
         read_all(sizes, (size_t)rank * sizeof *sizes);
         read_all(axes, (size_t)axis_count * sizeof *axes);
 
@@ -80,13 +88,16 @@ int main(void) {
             mask = array(SWIFTMAX_BOOL, rank, sizes, mask_steps, &bytes);
             read_all(mask.data, bytes);
         }
-        for (int32_t i = 0; i < rank; i++) out_sizes[i] = sizes[i];
+        for (int32_t i = 0; i < rank; i++)
+            out_sizes[i] = sizes[i];
         if (function == LOGSUMEXP)
-            for (int32_t i = 0; i < axis_count; i++) out_sizes[axes[i] < 0 ? axes[i] + rank : axes[i]] = 1;
+            for (int32_t i = 0; i < axis_count; i++)
+                out_sizes[axes[i] < 0 ? axes[i] + rank : axes[i]] = 1;
         swiftmax_array out = array(dtype, rank, out_sizes, out_steps, &bytes);
 
         int32_t status = call(function, inputs, &out, axes, axis_count, has_mask ? &mask : NULL);
-        if (status != SWIFTMAX_OK) fail(swiftmax_status_message(status));
+        if (status != SWIFTMAX_OK)
+            fail(swiftmax_status_message(status));
         fwrite(out.data, 1, bytes, stdout);
         free(inputs[0].data);
         free(inputs[1].data);

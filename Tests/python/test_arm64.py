@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import golden
 import numpy as np
 import pytest
 import swiftmax
-from inputs import BACKWARD, DTYPES, FORWARD, Array
+from inputs import BACKWARD, DTYPES, FORWARD, Array, gradients, logits
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "Sources"
+HEADERS = [f"-I{include}" for include in sorted(SOURCES.glob("*/include"))]
 TOOLS = {
     "swiftc": "the Swift toolchain",
     "aarch64-linux-gnu-gcc": "Debian: gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
@@ -40,10 +41,9 @@ def compile_swift(module: str, folder: str, output: Path, *options: str) -> Path
     """One object of all Swift files in a folder of Sources."""
     target = ["-enable-experimental-feature", "Embedded", "-target", "aarch64-none-none-elf"]
     target += ["-Xcc", "-isystem", "-Xcc", "/usr/aarch64-linux-gnu/include"]
-    headers = [f"-I{include}" for include in sorted(SOURCES.glob("*/include"))]
     sources = sorted((SOURCES / folder).glob("*.swift"))
     mode = ["-O", "-wmo", "-parse-as-library", "-module-name", module]
-    run("swiftc", *target, *headers, *mode, *options, "-c", *sources, "-o", output)
+    run("swiftc", *target, *HEADERS, *mode, *options, "-c", *sources, "-o", output)
     return output
 
 
@@ -61,11 +61,20 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output = folder / f"Kernels{element}.o"
         objects.append(compile_swift(f"Kernels{element}", "Kernels", output, *options))
     program = folder / "harness"
-    headers = [f"-I{include}" for include in sorted(SOURCES.glob("*/include"))]
     support, source = SOURCES / "CSupport" / "support.c", ROOT / "Tests" / "arm64" / "harness.c"
-    gcc = ["aarch64-linux-gnu-gcc", "-std=c11", "-O2", "-fPIE", "-static-pie", *headers]
+    gcc = ["aarch64-linux-gnu-gcc", "-std=c11", "-O2", "-fPIE", "-static-pie", *HEADERS]
     run(*gcc, source, support, *objects, "-o", program)
     return program
+
+
+def calls(dtype: str) -> Iterator[tuple[str, str, tuple[Array, ...], dict[str, Any]]]:
+    """The cases of golden.py, and a row long enough to be shared out among threads."""
+    yield from (call for call in golden.calls() if call[2][0].dtype == np.dtype(dtype))
+    shape = (1, 200_003)
+    for name in FORWARD:
+        yield f"{name} {dtype} long", name, (logits("normal", 9, shape, dtype),), {"axis": 1}
+    for name in BACKWARD:
+        yield f"{name} {dtype} long", name, gradients(name, 9, shape, dtype), {"axis": 1}
 
 
 def encoded(name: str, arrays: tuple[Array, ...], axis: Any, where: Array | None = None) -> bytes:
@@ -93,13 +102,13 @@ def without_nan_bits(results: bytes, dtype: Any) -> bytes:
 def test_same_bits(harness: Path, dtype: str) -> None:
     if swiftmax.show_config("dicts")["isa"] == "baseline":
         pytest.skip("the kernels in use here are those without FMA, which give other bits")
-    calls = [c for c in golden.calls() if c[2][0].dtype == np.dtype(dtype)]
-    data = b"".join(encoded(name, arrays, **arguments) for _, name, arrays, arguments in calls)
+    cases = list(calls(dtype))
+    data = b"".join(encoded(name, arrays, **arguments) for _, name, arrays, arguments in cases)
     results = run("qemu-aarch64", harness, data=data)
 
     start = 0
     wrong = []
-    for case, name, arrays, arguments in calls:
+    for case, name, arrays, arguments in cases:
         function: Callable[..., Any] = getattr(swiftmax, name)
         expected = np.asarray(function(*arrays, **arguments)).tobytes()
         found = results[start : start + len(expected)]
