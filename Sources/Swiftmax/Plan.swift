@@ -89,13 +89,16 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
 
     let neighbors = columnDimension(work)
-    if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
+    // The gradient reads its inputs twice; far apart, their rows would evict each other from the caches in between.
+    let evicts = work.kind == .backward && work.elementStride(0).magnitude >= 2048
+    let fits = sliceBytes &* 16 <= Work.packBytes
+    if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 && !(evicts && fits) {
         work.takeColumns(neighbors)
         work.unitSlices = min(work.across.size(0), 256)
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
-    if neighbors >= 0 && sliceBytes &* 16 <= Work.packBytes {
+    if neighbors >= 0 && fits {
         work.takeColumns(neighbors)
         work.unitSlices = min(256, Work.packBytes / sliceBytes) & ~15
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
