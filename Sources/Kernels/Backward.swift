@@ -35,11 +35,12 @@ struct TermSum {
     /// The sum per lane.
     @inline(__always)
     var pair: Pair {
-        (pair(high.a, low.a) + pair(high.b, low.b)) + (pair(high.c, low.c) + pair(high.d, low.d))
+        (TermSum.pair(high.a, low.a) + TermSum.pair(high.b, low.b))
+            + (TermSum.pair(high.c, low.c) + TermSum.pair(high.d, low.d))
     }
 
     @inline(__always)
-    private func pair(_ high: Vector, _ low: Vector) -> Pair {
+    static func pair(_ high: Vector, _ low: Vector) -> Pair {
         #if SWIFTMAX_FLOAT64
             return Pair(sumOrdered: high, low)
         #else
@@ -165,36 +166,33 @@ struct GradientSum {
         GradientSum(scale: a.scale, sum: a.sum + b.sum, plain: a.plain + b.plain)
     }
 
-    /// Where the sum must be taken again with `downScale`.
+    /// 1 where the sum must be taken again with `downScale`, else 0.
     @inline(__always)
-    var needsScale: SIMDMask<Wide.MaskStorage> { isTooLarge(sum) }
+    var needsScale: Wide { isTooLarge(sum) }
 
     /// From the sums taken with `downScale`: without it where the sum then is finite, and where it is not for any
     /// scale.
     @inline(__always)
     var settled: GradientSum {
         let unscaled = sum.scaled(by: splatWide(1 / downScale))
-        var result = replacing(
+        let result = replacing(
             with: GradientSum(scale: splatWide(1), sum: unscaled, plain: plain),
-            where: .!isTooLarge(unscaled))
-        result = result.replacing(
+            where: splatWide(1) - isTooLarge(unscaled))
+        return result.replacing(
             with: GradientSum(
                 scale: splatWide(1), sum: Pair(high: plain, low: splatWide(0)), plain: plain),
             where: isTooLarge(sum))
-        return result
     }
 
-    /// These sums, with those of `other` in the lanes of `mask`.
+    /// These sums, with those of `other` in the lanes where `flag` is 1.
     @inline(__always)
-    func replacing(
-        with other: GradientSum, where mask: SIMDMask<Wide.MaskStorage>
-    ) -> GradientSum {
-        GradientSum(
-            scale: scale.replacing(with: other.scale, where: mask),
-            sum: Pair(
-                high: sum.high.replacing(with: other.sum.high, where: mask),
-                low: sum.low.replacing(with: other.sum.low, where: mask)),
-            plain: plain.replacing(with: other.plain, where: mask))
+    func replacing(with other: GradientSum, where flag: Wide) -> GradientSum {
+        @inline(__always)
+        func chosen(_ a: Wide, _ b: Wide) -> Wide { wide_if_equal(flag, splatWide(1), b, a) }
+        return GradientSum(
+            scale: chosen(scale, other.scale),
+            sum: Pair(high: chosen(sum.high, other.sum.high), low: chosen(sum.low, other.sum.low)),
+            plain: chosen(plain, other.plain))
     }
 }
 
@@ -202,18 +200,11 @@ struct GradientSum {
 @inline(__always) var downExponent: Element { 64 }
 @inline(__always) var downScale: Double { 0x1p-64 }
 
-/// Whether any lane is in the mask.
+/// 1 where a sum is NaN, or as an element so close to infinity that its multiples by less than 4 may be infinite; else 0.
 @inline(__always)
-func any(_ mask: SIMDMask<Wide.MaskStorage>) -> Bool {
-    let flags = splatWide(0).replacing(with: 1, where: mask)
-    return vector_count_equal(wide_narrow(flags), splat(1)) > 0
-}
-
-/// Whether a sum is NaN, or as an element so close to infinity that its multiples by less than 4 may be infinite.
-@inline(__always)
-func isTooLarge(_ sum: Pair) -> SIMDMask<Wide.MaskStorage> {
+func isTooLarge(_ sum: Pair) -> Wide {
     let element = vector_widen(wide_narrow(sum.high * splatWide(4)))
-    return element - element .!= splatWide(0)
+    return wide_if_equal(element - element, splatWide(0), splatWide(0), splatWide(1))
 }
 
 // MARK: Results
@@ -235,14 +226,14 @@ struct BackwardResult {
             let low = wide_narrow(total.sum.high - vector_widen(sum))
         #endif
         // Not a number where the sum is infinite.
-        sumLow = splat(0).replacing(with: low, where: low .== low)
+        sumLow = vector_if_equal(low, low, low, splat(0))
         scale = wide_narrow(total.scale)
     }
 
-    /// Whether no slice's sum is infinite or scaled.
+    /// Whether every slice's sum is finite and not scaled.
     @inline(__always)
     var isOrdinary: Bool {
-        let ordinary = scale.replacing(with: splat(0), where: isInfinite)
+        let ordinary = vector_if_equal(sum - sum, splat(0), scale, splat(0))
         return vector_count_equal(ordinary, splat(1)) == lanes
     }
 
@@ -287,7 +278,7 @@ struct BackwardResult {
         let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
         let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
         let clamped = maximum(y, lowest)
-        let d = clamped.replacing(with: highest, where: clamped .> highest)
+        let d = vector_min(clamped, highest)
         let n = rounded(d)
         let tail = expTail(reduced(d, n))
         let magic = splat(roundingMagic)
@@ -384,7 +375,7 @@ func backwardRows(
             return sum
         }
         var sum = total(scale: 1)
-        if sum.needsScale[0] { sum = total(scale: downScale).settled }
+        if sum.needsScale[0] != 0 { sum = total(scale: downScale).settled }
         writeBackward(op, g, y, out + row &* outStride, n, sum, streaming: streaming)
     }
 }
@@ -399,6 +390,16 @@ func blockSum(
 ) -> Pair {
     let pairs = laneSums.assumingMemoryBound(to: Pair.self)
     let used = min(virtualLanes, n)
+    if n <= virtualLanes {
+        // One term for each virtual lane: what TermSum would make of it.
+        for i in 0..<n {
+            let (term, error) = terms(
+                op, Quad(repeating: load(g.from(i).address, present)),
+                Quad(repeating: load(y.from(i).address, present)))
+            pairs[i] = TermSum.pair(term.a, error.a)
+        }
+        return sumOfLanes(pairs, used)
+    }
     for lane in 0..<used {
         var sum = TermSum()
         var i = lane
@@ -466,7 +467,7 @@ func backwardVector(
         first &+= block
     }
     let needsScale = total.needsScale
-    if any(needsScale) {
+    if vector_sum(wide_narrow(needsScale)) > 0 {
         let again = scaledSum(
             op, g, y, present, n, scratch.columnLaneSums, scratch.exponentials.tails)
         total = total.replacing(with: again.settled, where: needsScale)

@@ -61,7 +61,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         var all = GradientSum(blocks![0])
         for b in 1..<max(1, count) { all = all + GradientSum(blocks![b]) }
         let isFirst = all.scale[0] == 1
-        if isFirst && all.needsScale[0] {
+        if isFirst && all.needsScale[0] != 0 {
             stats!.pointee = swiftmax_stats(max: downScale, high: 0, low: 0, count: 0)
             return 1
         }
