@@ -8,7 +8,7 @@ C_SOURCES = $(wildcard python/swiftmax/*.[ch] Sources/*/*.c Sources/*/include/*.
 SWIFT_SOURCES = Package.swift Sources/Kernels Sources/Swiftmax Tests/SwiftmaxTests
 PYTHON_SOURCES = setup.py $(wildcard python Tests/python benchmarks demo scripts)
 
-.PHONY: build demo test peers bench accuracy lint format clean
+.PHONY: build demo test peers bench accuracy check-machine-code lint format clean
 
 # The extension, built in place; .venv imports the package from python/.
 build: $(VENV)/.has-build
@@ -27,6 +27,10 @@ bench: $(VENV)/.has-bench build
 
 accuracy: $(VENV)/.has-bench build
 	$(BIN)/python benchmarks/accuracy.py
+
+# No calls, spills or scalar arithmetic in the hot loops of the kernels.
+check-machine-code: build
+	$(BIN)/python scripts/check_machine_code.py
 
 # PyTorch, JAX and onnxruntime, for the tests and the benchmarks that compare with them.
 peers: $(VENV)/.has-peers

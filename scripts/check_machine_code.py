@@ -2,15 +2,16 @@
 
     python scripts/check_machine_code.py [FOLDER]
 
-FOLDER is what `swift build --configuration release` fills (default: build/swift/release). Hot is each
-innermost loop of the AVX2 and AVX-512 kernels that computes with whole vectors, but for those of
-``NOT_HOT``. Prints the number of instructions of each loop by kind. The exit status is 1 if a hot loop
-has a fault.
+FOLDER is what `swift build --configuration release` fills (default: build/swift/release). Hot is
+each innermost loop of the AVX2 and AVX-512 kernels that computes with whole vectors, but for those
+of ``NOT_HOT``. Prints the number of instructions of each loop by kind. The exit status is 1 if a
+hot loop has a fault.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,20 +19,19 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-# The registers of whole vectors. The baseline is not checked: its registers serve scalars too, and are
-# too few for the constants of an exponential.
+# The registers of whole vectors. The baseline is not checked: it is compiled for size.
 REGISTERS = {"AVX512": "zmm", "AVX2": "ymm"}
 
-# Spilled vectors allowed, as a share of a loop's instructions. Eight running sums with the operands of
-# four vectors at once are more than the 16 registers of AVX2 hold; the order of the sums is promised, so
-# that fewer are no choice, and the CPU has a port to spare for stores. AVX-512 has 32.
-SPILLS = {"AVX512": 0.0, "AVX2": 0.1}
+# Spilled vectors allowed, as a share of a loop's instructions. Eight running sums with the operands
+# of four vectors at once are more than the 16 registers of AVX2 hold, and the promised order of the
+# sums leaves no fewer. AVX-512 has 32.
+SPILLS = {"AVX512": 0.0, "AVX2": 0.125}
 
 # Functions whose innermost loops may be of another kind, and why.
 NOT_HOT = {
     "forwardRows": "once for each row",
     "backwardRows": "once for each row",
-    "fill": "once for each row or block: the bodies of the table's functions",
+    "fill": "once for each row or block, by the functions of the table",
     "shortRowStats": "once for each row",
     "SliceTable.setResults": "once for each slice",
     "writeUnusualBackward": "only where a gradient is not finite",
@@ -177,8 +177,8 @@ def innermost_loops(body: Body) -> list[Body]:
 def faults(loop: Body, frame: re.Pattern[str], spills_allowed: float) -> list[str]:
     """What a hot loop must not do.
 
-    To read from the stack what the loop does not write is no fault: that is a constant for which there
-    was no register, and costs what any constant in memory does.
+    To read from the stack what the loop does not write is no fault: that is a constant for which
+    there was no register, and costs what any constant in memory does.
     """
     found = []
     spills = []
@@ -221,10 +221,13 @@ def counts(loop: Body, frame: re.Pattern[str]) -> list[int]:
 def check_module(folder: Path, isa: str, element: str) -> tuple[int, int]:
     """Print the loops of a module; how many there are, and how many have faults not allowed."""
     module, register = isa + element, REGISTERS[isa]
-    folder /= f"Kernels{module}.build"
+    # Not the folder's contents: objects of sources that are gone may still lie there.
+    listed = (folder / "Swiftmax.product" / "Objects.LinkFileList").read_text()
+    objects = [Path(path) for path in shlex.split(listed)]
     bodies = {
         f"{path.name}:{symbol}": body
-        for path in sorted(folder.glob("*.o"))
+        for path in sorted(objects)
+        if path.parent.name == f"Kernels{module}.build"
         for symbol, body in functions(path).items()
     }
     kernels = demangled([key.partition(":")[2] for key in bodies])
@@ -261,7 +264,7 @@ def main(folder: Path) -> int:
         for element in ("Float32", "Float64"):
             loops, faulty = check_module(folder, isa, element)
             if loops == 0:
-                print(f"{folder} has no kernels for {isa} {element}: not built?", file=sys.stderr)
+                print(f"{folder} has no kernels for {isa} {element}", file=sys.stderr)
                 return 1
             wrong += faulty
     print(f"{wrong} hot loops with faults")

@@ -1,7 +1,7 @@
 """The library built for arm64 and emulated: the same bits as here.
 
-SwiftPM has no arm64 target on an x86-64 machine, but in Embedded mode the compiler needs none. Debian's
-cross compiler links the objects with a C program, ../arm64/harness.c, and qemu runs it.
+SwiftPM has no arm64 target on an x86-64 machine, but in Embedded mode the compiler needs none.
+Debian's cross compiler links the objects with a C program, ../arm64/harness.c, and qemu runs it.
 """
 
 from __future__ import annotations
