@@ -35,7 +35,7 @@ check-machine-code: build
 # PyTorch, JAX and onnxruntime, for the tests and the benchmarks that compare with them.
 peers: $(VENV)/.has-peers
 
-lint: $(VENV)/.has-lint
+lint: $(VENV)/.has-lint $(VENV)/.has-test
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(BIN)/ruff check $(PYTHON_SOURCES)

