@@ -1,112 +1,100 @@
-"""Every function, dtype and layout against the exact result, beside NumPy's formula and SciPy."""
+"""Errors and times of swiftmax beside the textbook formulas and SciPy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import peers
-import reference
+import scipy.special
 import swiftmax
-from timing import interleaved
-from tqdm import tqdm
+import textbook
 
-ROWS, COLUMNS = 256, 1000
-LAYOUTS = ("contiguous", "first axis", "strided")
+sys.path.insert(0, str(Path(__file__).parents[1] / "Tests/python"))
+import reference
+
+FUNCTIONS = ["softmax", "log_softmax", "logsumexp", "softmax_backward", "log_softmax_backward"]
+SHAPE = (400, 1000)
 
 
-@dataclass
-class Line:
-    """One line of the table: of each library the largest error in ULP, and seconds."""
+class Row(NamedTuple):
+    """One line of the table: for each library the largest error in ULP and the time in seconds."""
 
     function: str
     dtype: str
     layout: str
-    errors: dict[str, float]
-    seconds: dict[str, float]
+    results: dict[str, tuple[float, float]]
 
 
-def _cases() -> Iterator[tuple[str, str, str, peers.Case]]:
-    """All combinations; logits with a spread of 10, so that small probabilities are among them."""
+def layouts(x: np.ndarray) -> dict[str, tuple[np.ndarray, int]]:
+    """The same slices in three layouts, each with its axis."""
+    wide = np.repeat(x, 2, axis=-1)
+    return {
+        "contiguous": (x, -1),
+        "first axis": (np.ascontiguousarray(x.T), 0),
+        "strided": (wide[:, ::2], -1),
+    }
+
+
+def best_times(calls: Mapping[str, Callable[[], Any]], rounds: int = 7) -> dict[str, float]:
+    """The shortest time of each call; all take turns."""
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def rows() -> Iterator[Row]:
+    """Every function, dtype and layout."""
     rng = np.random.default_rng(0)
-    for function in peers.FUNCTIONS:
-        for dtype in ("float32", "float64", "float16"):
-            for layout in LAYOUTS:
-                shape = {
-                    "contiguous": (ROWS, COLUMNS),
-                    "first axis": (COLUMNS, ROWS),
-                    "strided": (ROWS, 2 * COLUMNS),
-                }[layout]
-                axis = 0 if layout == "first axis" else 1
-                step = 2 if layout == "strided" else 1
-                x = (10 * rng.standard_normal(shape)).astype(dtype)[:, ::step]
-                if function in peers.FORWARD:
-                    yield function, dtype, layout, peers.Case(function, (x,), axis)
-                    continue
-                output = np.empty(shape, dtype)[:, ::step]
-                getattr(swiftmax, function.removesuffix("_backward"))(x, axis=axis, out=output)
-                grad = rng.standard_normal(shape).astype(dtype)[:, ::step]
-                yield function, dtype, layout, peers.Case(function, (grad, output), axis)
+    for function in FUNCTIONS:
+        for dtype in ("float32", "float64"):
+            logits = (rng.standard_normal(SHAPE) * 10).astype(dtype)
+            if function.endswith("_backward"):
+                forward = getattr(swiftmax, function.removesuffix("_backward"))
+                inputs = [rng.standard_normal(SHAPE).astype(dtype), forward(logits)]
+            else:
+                inputs = [logits]
+            placed = [layouts(x) for x in inputs]
+            for layout in placed[0]:
+                arrays = [p[layout][0] for p in placed]
+                axis = placed[0][layout][1]
+                libraries: dict[str, Any] = {
+                    "swiftmax": swiftmax,
+                    "NumPy": textbook,
+                    "SciPy": scipy.special,
+                }
+                calls = {
+                    name: partial(getattr(library, function), *arrays, axis=axis)
+                    for name, library in libraries.items()
+                    if hasattr(library, function)
+                }
+                times = best_times(calls)
+                results = {}
+                for name, call in calls.items():
+                    errors = reference.error_of(function, call(), *arrays, axis=axis)
+                    results[name] = (float(errors.max()), times[name])
+                yield Row(function, dtype, layout, results)
 
 
-def measure() -> list[Line]:
-    """Check and time all cases, with a progress bar."""
-    libraries = peers.installed(kinds=(peers.Swiftmax, peers.SciPy, peers.NumPy))
-    cases = list(_cases())
-    lines = []
-    for function, dtype, layout, case in (bar := tqdm(cases, unit="case")):
-        bar.set_description("Checking " + function)
-        calls = {}
-        for library in libraries:
-            try:
-                calls[library.name] = library.prepare(case)
-            except peers.Unsupported:
-                continue
-        errors = {
-            name: float(
-                reference.error_of(function, call.result(), *case.arrays, axis=case.axis).max()
-            )
-            for name, call in calls.items()
-        }
-        seconds = {name: t.minimum for name, t in interleaved(calls, budget=0.05).items()}
-        lines.append(Line(function, dtype, layout, errors, seconds))
-    return lines
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value < 1000:
-        return f"{value:.2f}" if value < 100 else f"{value:.0f}"
-    return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
-
-
-def table(lines: list[Line]) -> str:
-    """Return the lines as text."""
-    names = ("swiftmax", "NumPy", "SciPy")
-    text = [
-        f"{'':42}{'largest error, ULP':^30}   {'time, us (others: x ours)':^30}",
-        f"{'function':22}{'dtype':9}{'layout':11}"
-        + "".join(f"{name:>10}" for name in names)
-        + "   "
-        + "".join(f"{name:>10}" for name in names),
-    ]
-    text.append("-" * len(text[-1]))
-    previous = ""
-    for line in lines:
-        if previous not in ("", line.function):
-            text.append("")
-        function = line.function if line.function != previous else ""
-        previous = line.function
-        ours = line.seconds["swiftmax"]
-        times = [f"{ours * 1e6:.0f}"]
-        for name in names[1:]:
-            times.append(f"{line.seconds[name] / ours:.1f}x" if name in line.seconds else "-")
-        text.append(
-            f"{function:22}{line.dtype:9}{line.layout:11}"
-            + "".join(f"{_number(line.errors.get(name)):>10}" for name in names)
-            + "   "
-            + "".join(f"{time:>10}" for time in times)
-        )
-    return "\n".join(text)
+def print_table(table: list[Row]) -> None:
+    """The rows as text."""
+    libraries = ["swiftmax", "NumPy", "SciPy"]
+    print(f"Largest error in ULP and time, {SHAPE[0]} slices of {SHAPE[1]}, logits of scale 10\n")
+    print(f"{'':45}" + "".join(f"{name:>22}" for name in libraries))
+    for row in table:
+        cells = []
+        for name in libraries:
+            if name in row.results:
+                error, seconds = row.results[name]
+                cells.append(f"{error:10.3g}{seconds * 1e6:9.0f} us")
+            else:
+                cells.append(f"{'-':>22}")
+        print(f"{row.function:22}{row.dtype:10}{row.layout:13}" + "".join(cells))

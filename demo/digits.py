@@ -1,102 +1,79 @@
-"""A softmax classifier of handwritten digits, trained with one library's log_softmax or another's."""
+"""A classifier of handwritten digits: one hidden layer, trained twice with the same steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.datasets import load_digits
+from tqdm import tqdm
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-HIDDEN = 64
-EPOCHS = 100
-BATCH = 32
-RATE = 0.3
-
-
-@dataclass
-class Data:
-    """Images as rows of 64 pixels from 0 to 1, and their digits; the last fifth is for the test."""
-
-    train: Array
-    train_digits: Array
-    test: Array
-    test_digits: Array
+HIDDEN = 96
+BATCH = 50
+EPOCHS = 40
+RATE = 0.05
+MOMENTUM = 0.9
 
 
-@dataclass
-class Run:
-    """What a training gave."""
+class Data(NamedTuple):
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
 
-    losses: Array
-    parameters: list[Array]
+
+class Training(NamedTuple):
+    """The loss of each step, test accuracy, seconds, and log-probabilities of the test digits."""
+
+    losses: np.ndarray
+    accuracy: float
     seconds: float
+    logp: np.ndarray
 
 
 def load() -> Data:
-    """Return scikit-learn's bundled digits, shuffled."""
-    pixels, digits = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(pixels))
-    pixels, digits = pixels[order] / 16, digits[order]
-    split = len(pixels) * 4 // 5
-    return Data(pixels[:split], digits[:split], pixels[split:], digits[split:])
+    """The 1797 scanned digits of scikit-learn, 8 by 8 pixels; a quarter for testing."""
+    digits = load_digits()
+    order = np.random.default_rng(1).permutation(len(digits.data))
+    pixels, labels = digits.data[order] / 16.0, digits.target[order]
+    cut = len(pixels) * 3 // 4
+    return Data(pixels[:cut], labels[:cut], pixels[cut:], labels[cut:])
 
 
-def _logits(pixels: Array, parameters: list[Array]) -> tuple[Array, Array]:
-    weights, bias, weights_out, bias_out = parameters
-    hidden = np.tanh(pixels @ weights + bias)
-    return hidden, hidden @ weights_out + bias_out
-
-
-def train(
-    data: Data,
-    log_softmax: Callable[[Array], Array],
-    log_softmax_backward: Callable[[Array, Array], Array],
-    step: Callable[[], object],
-) -> Run:
-    """Train 64 inputs -> tanh -> 10 logits on the cross-entropy, by stochastic gradient descent.
-
-    All but the two functions is NumPy, and the same for everyone, the order of the batches included.
-    `step` is called after each epoch.
-    """
-    rng = np.random.default_rng(1)
-    parameters = [
+def train(data: Data, library: Any, name: str) -> Training:
+    """Train with the log_softmax and log_softmax_backward of `library`."""
+    rng = np.random.default_rng(2)
+    weights = [
         rng.standard_normal((64, HIDDEN)) / 8,
         np.zeros(HIDDEN),
-        rng.standard_normal((HIDDEN, 10)) / 8,
+        rng.standard_normal((HIDDEN, 10)) / np.sqrt(HIDDEN),
         np.zeros(10),
     ]
-    one_hot = np.eye(10)
+    speed = [np.zeros_like(w) for w in weights]
     losses = []
     start = time.perf_counter()
-    for _ in range(EPOCHS):
+    for _ in tqdm(range(EPOCHS), desc=f"training with {name:8}", unit="epoch"):
         order = rng.permutation(len(data.train))
-        for first in range(0, len(order), BATCH):
+        for first in range(0, len(order) - BATCH + 1, BATCH):
             batch = order[first : first + BATCH]
-            pixels = data.train[batch]
-            hidden, logits = _logits(pixels, parameters)
-            log_probabilities = log_softmax(logits)
-            grad_loss = one_hot[data.train_digits[batch]] / -len(batch)
-            losses.append(np.vdot(grad_loss, log_probabilities))
+            x, label = data.train[batch], data.train_labels[batch]
+            hidden = np.maximum(x @ weights[0] + weights[1], 0)
+            logp = library.log_softmax(hidden @ weights[2] + weights[3], axis=-1)
+            rows = np.arange(BATCH)
+            losses.append(-logp[rows, label].mean())
 
-            grad_logits = log_softmax_backward(grad_loss, log_probabilities)
-            grad_hidden = (grad_logits @ parameters[2].T) * (1 - hidden * hidden)
-            gradients = [
-                pixels.T @ grad_hidden,
-                grad_hidden.sum(0),
-                hidden.T @ grad_logits,
-                grad_logits.sum(0),
-            ]
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter -= RATE * gradient
-        step()
-    return Run(np.array(losses), parameters, time.perf_counter() - start)
-
-
-def predict(data: Data, run: Run, softmax: Callable[[Array], Array]) -> Array:
-    """Return the probabilities of the ten digits for each test image."""
-    return softmax(_logits(data.test, run.parameters)[1])
+            grad = np.zeros_like(logp)
+            grad[rows, label] = -1 / BATCH
+            grad = library.log_softmax_backward(grad, logp, axis=-1)
+            grad_hidden = (grad @ weights[2].T) * (hidden > 0)
+            gradients = [x.T @ grad_hidden, grad_hidden.sum(0), hidden.T @ grad, grad.sum(0)]
+            for w, v, g in zip(weights, speed, gradients, strict=True):
+                v *= MOMENTUM
+                v -= RATE * g
+                w += v
+    seconds = time.perf_counter() - start
+    hidden = np.maximum(data.test @ weights[0] + weights[1], 0)
+    logp = library.log_softmax(hidden @ weights[2] + weights[3], axis=-1)
+    accuracy = float((logp.argmax(-1) == data.test_labels).mean())
+    return Training(np.array(losses), accuracy, seconds, logp)
