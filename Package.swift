@@ -19,7 +19,9 @@ struct Variant {
             path: "Sources/Variants/\(name)",
             swiftSettings: [
                 .unsafeFlags(
-                    swiftFlags + defines.flatMap { ["-D", $0, "-Xcc", "-D\($0)=1"] }
+                    // Loops are unrolled by hand where it pays; the compiler's share would only be size.
+                    swiftFlags + ["-Xllvm", "-unroll-runtime=false"]
+                        + defines.flatMap { ["-D", $0, "-Xcc", "-D\($0)=1"] }
                         + clangFlags.flatMap { ["-Xcc", $0] })
             ])
     }

@@ -61,11 +61,11 @@ func terms(_ op: Operation, _ g: Quad, _ y: @autoclosure () -> Quad) -> (Quad, Q
     return (product, error)
 }
 
-/// The sum of one block (n <= `block`) of a row.
+/// Leaves the lane sums of one block (n <= `block`) of a row.
 @inline(__always)
 func blockSum(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums
-) -> (high: Double, low: Double) {
+) {
     var firstLane = 0
     while firstLane < virtualLanes {
         var sum = TermSum()
@@ -93,20 +93,30 @@ func blockSum(
         laneSums.set(firstLane: firstLane, sum.pair)
         firstLane &+= lanes
     }
-    return laneSums.total
 }
 
 /// sum(g * y) of a block.
 @inline(never)
 func softmaxBackwardSum(
     _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums
-) -> (high: Double, low: Double) { blockSum(.softmax, g, y, n, laneSums) }
+) { blockSum(.softmax, g, y, n, laneSums) }
 
 /// sum(g) of a block.
 @inline(never)
 func logSoftmaxBackwardSum(
     _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums
-) -> (high: Double, low: Double) { blockSum(.logSoftmax, g, y, n, laneSums) }
+) { blockSum(.logSoftmax, g, y, n, laneSums) }
+
+@inline(__always)
+func backwardSum(
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums
+) {
+    if op == .softmax {
+        softmaxBackwardSum(g, y, n, laneSums)
+    } else {
+        logSoftmaxBackwardSum(g, y, n, laneSums)
+    }
+}
 
 /// The sum of one block of a row; see `GradientSum`.
 ///
@@ -127,9 +137,8 @@ func rowSum(
             plain += Double(op == .softmax ? term * y.element(i).loadUnaligned(as: Element.self) : term)
         }
     }
-    let total =
-        op == .softmax
-        ? softmaxBackwardSum(source, y, n, laneSums) : logSoftmaxBackwardSum(source, y, n, laneSums)
+    backwardSum(op, source, y, n, laneSums)
+    let total = laneSums.total
     return GradientSum(
         swiftmax_stats(max: scale, high: total.high, low: total.low, count: plain))
 }
@@ -215,6 +224,14 @@ struct BackwardResult {
     let sumLow: Vector
     /// The scale of the sum; see `GradientSum`.
     let scale: Vector
+
+    /// Of slices with ordinary sums.
+    @inline(__always)
+    init(sum: Vector, sumLow: Vector) {
+        self.sum = sum
+        self.sumLow = sumLow
+        scale = splat(1)
+    }
 
     /// One slice per lane.
     @inline(__always)
@@ -329,7 +346,17 @@ func writeBackward(
     let result = BackwardResult(sum)
     if !result.isOrdinary {
         writeUnusualBackward(op, g, y, out, n, result, streaming: streaming)
-    } else if op == .softmax {
+    } else {
+        writeOrdinaryBackward(op, g, y, out, n, result, streaming: streaming)
+    }
+}
+
+@inline(__always)
+func writeOrdinaryBackward(
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
+    _ n: Int, _ result: BackwardResult, streaming: Bool
+) {
+    if op == .softmax {
         writeSoftmaxBackward(g, y, out, n, result, streaming: streaming)
     } else {
         writeLogSoftmaxBackward(g, y, out, n, result, streaming: streaming)
@@ -356,7 +383,40 @@ func backwardRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
-    for row in 0..<rows {
+    if n > block {
+        backwardLongRows(op, g, y, out, outStride, 0, rows, n, scratch, streaming: streaming)
+        return
+    }
+    // Short rows in phases, as in `shortRowStats`.
+    let table = scratch.table
+    let batch = min(SliceTable.capacity, max(1, rowBatchBytes / (n &* elementBytes)))
+    var first = 0
+    while first < rows {
+        let count = min(batch, rows &- first)
+        for r in 0..<count {
+            backwardSum(op, g.from(first &+ r).address, y.from(first &+ r).address, n, scratch.laneSums(r))
+        }
+        for r in 0..<count { table.setTotal(r, scratch.laneSums(r).total) }
+        if !table.setBackwardResults(count) {
+            backwardLongRows(op, g, y, out, outStride, first, count, n, scratch, streaming: streaming)
+        } else {
+            for r in 0..<count {
+                let row = first &+ r
+                writeOrdinaryBackward(
+                    op, g.from(row).address, y.from(row).address, out + row &* outStride, n,
+                    table.backwardResult(r), streaming: streaming)
+            }
+        }
+        first &+= count
+    }
+}
+
+/// The backward operation on `count` rows from `first` on, one after another: long ones, and any whose sums need care.
+func backwardLongRows(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ first: Int, _ count: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
+) {
+    for row in first..<first &+ count {
         let (g, y) = (g.from(row).address, y.from(row).address)
         @inline(__always)
         func total(scale: Double) -> GradientSum {

@@ -46,7 +46,8 @@ struct SliceTable {
 
     private enum Column: Int {
         case max, sumHigh, sumLow, count
-        /// Constants of softmax; log_softmax keeps max and the two parts of the logarithm in the outer three.
+        /// Constants of softmax; log_softmax keeps max and the two parts of the logarithm in the outer three, the
+        /// gradients the two parts of their sum in the last two.
         case base, magic, low, inverse, inverseLow
         case logsumexp
         case panelMax
@@ -216,6 +217,32 @@ struct SliceTable {
     private func logSoftmaxResult(_ constant: (Column) -> Vector) -> LogSoftmaxResult {
         LogSoftmaxResult(
             max: constant(.base), logHigh: constant(.inverse), logLow: constant(.inverseLow))
+    }
+
+    /// Turns the sums of the first `count` slices into what gives their gradients. False where one needs care; see
+    /// `GradientSum`.
+    @inline(never)
+    func setBackwardResults(_ count: Int) -> Bool {
+        var slice = 0
+        while slice < count {
+            let total = GradientSum(
+                scale: splatWide(1), sum: stats(from: slice).sum, plain: splatWide(0))
+            // Beyond the last slice may stand anything: at worst the others are taken with care too.
+            if vector_sum(wide_narrow(total.needsScale)) != 0 { return false }
+            let result = BackwardResult(total)
+            vector_store(narrow(.inverse, slice), result.sum)
+            vector_store(narrow(.inverseLow, slice), result.sumLow)
+            slice &+= lanes
+        }
+        return true
+    }
+
+    /// The constants of one slice, in every lane.
+    @inline(__always)
+    func backwardResult(_ slice: Int) -> BackwardResult {
+        BackwardResult(
+            sum: splat(narrow(.inverse, slice).load(as: Element.self)),
+            sumLow: splat(narrow(.inverseLow, slice).load(as: Element.self)))
     }
 
     @inline(__always)
