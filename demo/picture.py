@@ -9,63 +9,121 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from crosscheck import FUNCTIONS, Row
+from crosscheck import FUNCTIONS, LIBRARIES, Row, in_short
 from digits import Data, Training
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
 
-OURS, NUMPY, SCIPY = "#d1495b", "#30638e", "#8fb8de"
-SHOWN = 8
+COLORS = {"swiftmax": "#d1495b", "NumPy": "#30638e", "SciPy": "#8fb8de"}
+TRUTH, OTHER, INK = "#00798c", "#cfd4d9", "#4a4f55"
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+}
 
 
-def draw(data: Data, ours: Training, numpys: Training, table: list[Row], path: Path) -> None:
-    """Loss curves, some digits with their probabilities, and the errors of the cross-check."""
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
-    figure = plt.figure(figsize=(13, 8.6), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.25, 0.55, 0.75])
-    losses, errors = top.subplots(1, 2)
+def draw(
+    data: Data, ours: Training, numpys: Training, table: list[Row], tolerance: float, path: Path
+) -> None:
+    """Loss curves, the errors of the cross-check, and some digits with their probabilities."""
+    with mpl.rc_context(STYLE):
+        figure = plt.figure(figsize=(13, 8.4), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+        top, bottom = figure.subfigures(2, 1, height_ratios=[1.7, 1], hspace=0.03)
+        left, right = top.subfigures(1, 2, width_ratios=[1, 1.15], wspace=0.02)
+        curves, difference = left.subplots(2, 1, sharex=True, height_ratios=[1.5, 1])
+        draw_losses(curves, ours, numpys)
+        draw_difference(difference, np.abs(ours.losses - numpys.losses), tolerance)
+        draw_errors(right.subplots(), table)
+        draw_digits(bottom, data, ours)
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=130)
+        plt.close(figure)
 
-    width = 9
-    smooth = np.convolve(ours.losses, np.ones(width) / width, "valid")
-    losses.semilogy(numpys.losses, color=NUMPY, alpha=0.35, lw=1, label="NumPy, each step")
-    losses.semilogy(
-        np.arange(len(smooth)) + width // 2, smooth, color=OURS, lw=2, label="swiftmax, smoothed"
+
+def draw_losses(axes: Axes, ours: Training, numpys: Training) -> None:
+    """Both curves, the mean of each epoch."""
+    epochs = np.arange(1, len(ours.losses) + 1)
+    for name, training, width, alpha in (("NumPy", numpys, 7, 0.35), ("swiftmax", ours, 2, 1)):
+        axes.semilogy(
+            epochs,
+            training.losses.mean(-1),
+            color=COLORS[name],
+            lw=width,
+            alpha=alpha,
+            solid_capstyle="round",
+            label=f"{name}, {training.seconds:.2f} s",
+        )
+    axes.set(ylabel="loss", title="Learning handwritten digits: training loss")
+    axes.legend()
+
+
+def draw_difference(axes: Axes, difference: np.ndarray, tolerance: float) -> None:
+    """How far the curves are apart: the largest difference in each epoch."""
+    epochs = np.arange(1, len(difference) + 1)
+    axes.semilogy(epochs, np.maximum(difference.max(-1), 1e-17), color=INK, lw=1.2)
+    axes.axhline(tolerance, color=INK, lw=0.8, ls=":")
+    axes.annotate(
+        "allowed", (1, tolerance), (0, -3), textcoords="offset points", color=INK, va="top"
     )
-    difference = np.maximum(np.abs(ours.losses - numpys.losses), 1e-18)
-    losses.semilogy(difference, color="#888888", lw=0.8, label="difference of the two")
-    losses.set(
-        xlabel="step", ylabel="loss", title=f"Learning digits: test accuracy {ours.accuracy:.1%}"
-    )
-    losses.legend(frameon=False, loc="center right")
+    axes.set(xlabel="epoch", ylabel="difference", ylim=(1e-17, 1e-8), title="swiftmax - NumPy")
 
-    position = np.arange(len(FUNCTIONS))
-    for shift, (name, color) in enumerate([("swiftmax", OURS), ("NumPy", NUMPY), ("SciPy", SCIPY)]):
-        heights = [
-            max(
-                (r.results[name][0] for r in table if r.function == f and name in r.results),
-                default=np.nan,
-            )
-            for f in FUNCTIONS
+
+def draw_errors(axes: Axes, table: list[Row]) -> None:
+    """A bar a library for each function: its largest error in any dtype and layout."""
+    lowest = 0.1
+    for place, (name, color) in enumerate(COLORS.items()):
+        largest = [
+            max(r.errors.get(name, np.nan) for r in table if r.function == f) for f in FUNCTIONS
         ]
-        bars = errors.bar(position + (shift - 1) * 0.27, heights, 0.25, color=color, label=name)
-        labels = ["" if np.isnan(h) else f"{h:.2g}" for h in heights]
-        errors.bar_label(bars, labels, fontsize=8, padding=2)
-    errors.set(yscale="log", ylabel="ULP", title="Largest error, float32 and float64")
-    errors.set_xticks(position, [f.replace("_backward", "\nbackward") for f in FUNCTIONS])
-    errors.axhline(2, color="#888888", lw=0.8, ls=":")
-    errors.legend(frameon=False)
+        positions = np.arange(len(FUNCTIONS)) + (place - 1) * 0.3
+        axes.bar(positions, largest, 0.28, color=color, label=name)
+        for x, error in zip(positions, largest, strict=True):
+            missing = np.isnan(error)
+            axes.annotate(
+                "none" if missing else in_short(error),
+                (x, lowest if missing else error),
+                (0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            )
+    axes.axhline(2, color=INK, lw=0.8, ls=":", zorder=0)
+    axes.set(yscale="log", ylim=(lowest, 1e9), ylabel="ULP")
+    axes.set_title("Largest error, of float32 and float64 in all layouts (dotted: 2 ULP)")
+    axes.set_xticks(range(len(FUNCTIONS)), [f.replace("_back", "\n_back") for f in FUNCTIONS])
+    axes.tick_params(axis="x", length=0)
+    axes.legend(ncols=len(LIBRARIES), loc="upper right")
 
-    # The digits it is least sure of are the ones worth a look.
-    doubtful = np.argsort(ours.logp.max(-1))[:SHOWN]
-    pictures, bars = middle.subplots(1, SHOWN), bottom.subplots(1, SHOWN, sharey=True)
-    for image, chart, index in zip(pictures, bars, doubtful, strict=True):
-        image.imshow(data.test[index].reshape(8, 8), cmap="gray_r", interpolation="nearest")
-        image.set_axis_off()
-        p = np.exp(ours.logp[index])
-        label = data.test_labels[index]
-        colors = [OURS if digit == label else "#c9c9c9" for digit in range(10)]
-        chart.bar(range(10), p, color=colors)
+
+def draw_digits(figure: SubFigure, data: Data, training: Training) -> None:
+    """Of each digit the test image that was hardest, and the probabilities it was given."""
+    figure.suptitle(
+        f"{training.accuracy(data):.1%} of {len(data.test)} test images right; of each digit the"
+        " hardest one, and its probabilities (teal: the truth)",
+        x=0.006,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+    )
+    images, charts = figure.subplots(2, 10, height_ratios=[1.15, 1])
+    for digit, (image, chart) in enumerate(zip(images, charts, strict=True)):
+        believed = np.where(data.test_labels == digit, training.logp[:, digit], np.inf)
+        hardest = believed.argmin()
+        image.imshow(data.test[hardest].reshape(8, 8), cmap="gray_r", interpolation="nearest")
+        image.set(xticks=[], yticks=[])
+        image.spines[:].set(visible=True, color=OTHER)
+        colors = [TRUTH if d == digit else OTHER for d in range(10)]
+        chart.bar(range(10), np.exp(training.logp[hardest]), 0.85, color=colors)
+        chart.set(ylim=(0, 1), yticks=[])
         chart.set_xticks(range(10))
-        chart.tick_params(labelsize=7)
-    bars[0].set_ylabel("probability")
-    middle.suptitle("The digits it was least sure of, and what it thought of them (red: the truth)")
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=130)
+        chart.tick_params(length=0, labelsize=7.5, pad=2)
+        chart.spines["left"].set_visible(False)
