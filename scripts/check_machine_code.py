@@ -31,9 +31,11 @@ SPILLS = {"AVX512": 0.01, "AVX2": 0.125}
 NOT_HOT = {
     "forwardRows": "once for each row",
     "backwardRows": "once for each row",
+    "backwardLongRows": "once for each row or block",
     "fill": "once for each row or block, by the functions of the table",
     "shortRowStats": "once for each row",
     "SliceTable.setResults": "once for each slice",
+    "SliceTable.setBackwardResults": "once for each slice",
     "writeUnusualBackward": "only where a gradient is not finite",
 }
 
