@@ -58,7 +58,8 @@ private func compensatedSum(_ terms: [Exact]) -> Exact {
 func largestError(_ results: [Double], _ exact: (values: [Exact], scales: [Exact]), _ type: ElementType)
     -> Double
 {
-    zip(results, zip(exact.values, exact.scales)).map { result, wanted in
+    precondition(results.count == exact.values.count && !results.isEmpty)
+    return zip(results, zip(exact.values, exact.scales)).map { result, wanted in
         result.isFinite ? Double(abs(Exact(result) - wanted.0) / type.ulp(wanted.1)) : .infinity
     }.max() ?? 0
 }
