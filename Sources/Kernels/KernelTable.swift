@@ -15,7 +15,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         let scratch = Scratch(address: scratch!)
         stats!.pointee = blockStats(
             Operation(op).sumKind, x!, n, known.map { Element($0.pointee) } ?? rowMax(x!, n),
-            scratch.exponentials, scratch.laneSums(0), spare: scratch.spare)
+            scratch.exponentials, scratch)
     }
     kernels.pointee.merge_stats = { op, blocks, count, stats in
         var all = Stats.none
@@ -53,8 +53,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         let scratch = Scratch(address: scratch!)
         stats!.pointee =
             rowSum(
-                Operation(op), g!, y!, n, scale: knownScale?.pointee ?? 1, scratch.laneSums(0),
-                spare: scratch.spare
+                Operation(op), g!, y!, n, scale: knownScale?.pointee ?? 1, scratch
             ).first
     }
     kernels.pointee.merge_sums = { blocks, count, stats in

@@ -185,13 +185,14 @@ func blockSum(
 /// The stats of one block.
 func blockStats(
     _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ panel: ExponentialPanel,
-    _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
+    _ scratch: Scratch
 ) -> swiftmax_stats {
     let shift = Shift(max: splat(max))
     let count = blockSum(
         kind, x, n, max: max, magic: shift.magic[0], low: shift.low[0], ahead: n &* elementBytes, panel,
-        laneSums, spare: spare)
-    let total = laneSums.total
+        scratch.laneSums, spare: scratch.spare)
+    scratch.table.setTotals(1, scratch.laneSums)
+    let total = scratch.table.total(0)
     return swiftmax_stats(max: Double(max), high: total.high, low: total.low, count: count)
 }
 
@@ -208,10 +209,10 @@ func shortRowStats(
         let count = blockSum(
             kind, x + r &* xStride, n, max: table.max(r), magic: table.magic(r), low: table.low(r),
             ahead: rows &* xStride,
-            scratch.exponentials.from(r &* rowBytes), scratch.laneSums(r), spare: scratch.spare)
+            scratch.exponentials.from(r &* rowBytes), scratch.laneSums.row(r), spare: scratch.spare)
         table.setCount(r, count)
     }
-    for r in 0..<rows { table.setTotal(r, scratch.laneSums(r).total) }
+    table.setTotals(rows, scratch.laneSums)
 }
 
 /// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table.
@@ -231,8 +232,7 @@ func rowStats(
         while first < n {
             let (start, count) = (x.element(first), min(block, n &- first))
             let max = known ?? rowMax(start, count)
-            let next = blockStats(
-                kind, start, count, max, kept.from(bytes), scratch.laneSums(0), spare: scratch.spare)
+            let next = blockStats(kind, start, count, max, kept.from(bytes), scratch)
             stats.append(Stats(next), kind)
             if step > 0 { table.setBlockMax(first / block, max) }
             first &+= block

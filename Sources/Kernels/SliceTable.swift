@@ -21,12 +21,10 @@ struct Scratch {
     /// Room for one block of elements.
     @inline(__always) var spare: UnsafeMutableRawPointer { address + 2 &* tableBytes }
 
-    /// Room for the virtual lanes of each of a batch of rows, or of one vector of columns.
-    @inline(__always)
-    func laneSums(_ row: Int) -> LaneSums {
-        LaneSums(address: columnLaneSums + row &* LaneSums.bytes)
-    }
+    /// Room for the virtual lanes of each of a batch of rows.
+    @inline(__always) var laneSums: LaneSums { LaneSums(address: columnLaneSums) }
 
+    /// The same, for a vector of columns.
     @inline(__always) var columnLaneSums: UnsafeMutableRawPointer { spare + 8 &* block }
 
     /// Two panels. Those of columns hold the elements where the powers will be.
@@ -77,19 +75,29 @@ struct SliceTable {
     @inline(__always)
     func stats(from slice: Int) -> Stats {
         Stats(
-            max: wide(.max, slice).loadUnaligned(as: Wide.self),
-            sum: Pair(
-                high: wide(.sumHigh, slice).loadUnaligned(as: Wide.self),
-                low: wide(.sumLow, slice).loadUnaligned(as: Wide.self)),
+            max: wide(.max, slice).loadUnaligned(as: Wide.self), sum: sum(from: slice),
             count: wide(.count, slice).loadUnaligned(as: Wide.self))
     }
 
     @inline(__always)
     func set(from slice: Int, _ stats: Stats) {
         wide(.max, slice).storeBytes(of: stats.max, as: Wide.self)
-        wide(.sumHigh, slice).storeBytes(of: stats.sum.high, as: Wide.self)
-        wide(.sumLow, slice).storeBytes(of: stats.sum.low, as: Wide.self)
+        setSum(from: slice, stats.sum)
         wide(.count, slice).storeBytes(of: stats.count, as: Wide.self)
+    }
+
+    /// The sums alone.
+    @inline(__always)
+    func sum(from slice: Int) -> Pair {
+        Pair(
+            high: wide(.sumHigh, slice).loadUnaligned(as: Wide.self),
+            low: wide(.sumLow, slice).loadUnaligned(as: Wide.self))
+    }
+
+    @inline(__always)
+    func setSum(from slice: Int, _ sum: Pair) {
+        wide(.sumHigh, slice).storeBytes(of: sum.high, as: Wide.self)
+        wide(.sumLow, slice).storeBytes(of: sum.low, as: Wide.self)
     }
 
     // MARK: Stats of rows, in phases
@@ -125,10 +133,20 @@ struct SliceTable {
         wide(.count, slice).storeBytes(of: count, as: Double.self)
     }
 
+    /// The sums of the first `count` slices, from those of their virtual lanes.
+    func setTotals(_ count: Int, _ laneSums: LaneSums) {
+        var slice = 0
+        while slice < count {
+            let totals = laneSums.row(slice).totals
+            wide(.sumHigh, slice).storeBytes(of: totals.high, as: swiftmax_octet.self)
+            wide(.sumLow, slice).storeBytes(of: totals.low, as: swiftmax_octet.self)
+            slice &+= 8
+        }
+    }
+
     @inline(__always)
-    func setTotal(_ slice: Int, _ total: (high: Double, low: Double)) {
-        wide(.sumHigh, slice).storeBytes(of: total.high, as: Double.self)
-        wide(.sumLow, slice).storeBytes(of: total.low, as: Double.self)
+    func total(_ slice: Int) -> (high: Double, low: Double) {
+        (wide(.sumHigh, slice).load(as: Double.self), wide(.sumLow, slice).load(as: Double.self))
     }
 
     // MARK: Stats of columns
@@ -226,7 +244,7 @@ struct SliceTable {
         var slice = 0
         while slice < count {
             let total = GradientSum(
-                scale: splatWide(1), sum: stats(from: slice).sum, plain: splatWide(0))
+                scale: splatWide(1), sum: sum(from: slice), plain: splatWide(0))
             // Beyond the last slice may stand anything: at worst the others are taken with care too.
             if vector_sum(wide_narrow(total.needsScale)) != 0 { return false }
             let result = BackwardResult(total)
@@ -241,8 +259,15 @@ struct SliceTable {
     @inline(__always)
     func backwardResult(_ slice: Int) -> BackwardResult {
         BackwardResult(
-            sum: splat(narrow(.inverse, slice).load(as: Element.self)),
+            sum: vector_in_register(splat(narrow(.inverse, slice).load(as: Element.self))),
             sumLow: splat(narrow(.inverseLow, slice).load(as: Element.self)))
+    }
+
+    /// The constants of the slices from `slice` on, one per lane.
+    @inline(__always)
+    func backwardResult(from slice: Int) -> BackwardResult {
+        BackwardResult(
+            sum: vector_load(narrow(.inverse, slice)), sumLow: vector_load(narrow(.inverseLow, slice)))
     }
 
     @inline(__always)

@@ -103,47 +103,83 @@ func pair(of e: Exponential) -> Pair {
 
 // MARK: Across the virtual lanes of one row
 
-/// Room for what each virtual lane of a row has summed, in order of the lanes.
+/// Room for the first step of the tree: the sums of the virtual lanes of a row, in order, those of the upper half of
+/// sixteen already added to the lower.
 struct LaneSums {
     let address: UnsafeMutableRawPointer
 
-    /// High parts, and low ones where the sums are pairs.
+    /// Eight high parts, and low ones where the sums are pairs.
     static var bytes: Int { 128 }
 
+    /// The room of row `index` of a batch.
+    @inline(__always)
+    func row(_ index: Int) -> LaneSums { LaneSums(address: address + index &* LaneSums.bytes) }
+
+    /// Sets a vector of virtual lanes; they must come in order.
     @inline(__always)
     func set(firstLane: Int, _ pair: Pair) {
-        address.storeBytes(of: pair.high, toByteOffset: firstLane &* 8, as: Wide.self)
         #if SWIFTMAX_FLOAT64
-            address.storeBytes(of: pair.low, toByteOffset: (virtualLanes &+ firstLane) &* 8, as: Wide.self)
+            address.storeBytes(of: pair.high, toByteOffset: firstLane &* 8, as: Wide.self)
+            address.storeBytes(of: pair.low, toByteOffset: 64 &+ firstLane &* 8, as: Wide.self)
+        #elseif SWIFTMAX_AVX512
+            let octet = octet_add(pair.high.lowHalf, pair.high.highHalf)
+            address.storeBytes(of: octet, as: swiftmax_octet.self)
+        #else
+            let target = address + (firstLane & 7) &* 8
+            let sum = firstLane < 8 ? pair.high : target.loadUnaligned(as: Wide.self) + pair.high
+            target.storeBytes(of: sum, as: Wide.self)
         #endif
     }
 
-    /// The sum over the lanes: the upper half is added to the lower, until one is left.
+    /// The sums of eight rows from this one on: the upper half is added to the lower, until one is left.
     @inline(__always)
-    var total: (high: Double, low: Double) {
+    var totals: OctetSum {
+        @inline(__always)
+        func pair(_ row: Int) -> OctetSum {
+            OctetSum(self.row(row).octet, self.row(row &+ 4).octet, width: 8)
+        }
+        let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3))
+        return OctetSum(OctetSum(a, c, width: 4), OctetSum(b, d, width: 4), width: 2)
+    }
+
+    @inline(__always)
+    private var octet: OctetSum {
+        let high = address.loadUnaligned(as: swiftmax_octet.self)
         #if SWIFTMAX_FLOAT64
-            let sums = address.assumingMemoryBound(to: Double.self)
-            var half = virtualLanes / 2
-            while half > 0 {
-                for lane in 0..<half {
-                    // Pair + Pair, on one lane.
-                    let (a, b) = (sums[lane], sums[lane &+ half])
-                    let lows = sums[virtualLanes &+ lane] + sums[virtualLanes &+ lane &+ half]
-                    let sum = a + b
-                    let rounded = sum - a
-                    let low = ((a - (sum - rounded)) + (b - rounded)) + lows
-                    sums[lane] = sum + low
-                    sums[virtualLanes &+ lane] = low - (sums[lane] - sum)
-                }
-                half /= 2
-            }
-            return (sums[0], sums[virtualLanes])
+            return OctetSum(high: high, low: (address + 64).loadUnaligned(as: swiftmax_octet.self))
         #else
-            let all = address.loadUnaligned(as: SIMD16<Double>.self)
-            let eight = all.lowHalf + all.highHalf
-            let four = eight.lowHalf + eight.highHalf
-            let two = four.lowHalf + four.highHalf
-            return (two[0] + two[1], 0)
+            return OctetSum(high: high, low: swiftmax_octet(repeating: 0))
+        #endif
+    }
+}
+
+/// Eight sums.
+struct OctetSum {
+    let high: swiftmax_octet
+    let low: swiftmax_octet
+
+    @inline(__always)
+    init(high: swiftmax_octet, low: swiftmax_octet) {
+        self.high = high
+        self.low = low
+    }
+
+    /// Of each `width` sums of `a`, and then of `b`, the upper half added to the lower, as Pair + Pair does.
+    @inline(__always)
+    init(_ a: OctetSum, _ b: OctetSum, width: Int32) {
+        let (lower, upper) = (octet_lower(a.high, b.high, width), octet_upper(a.high, b.high, width))
+        let sum = octet_add(lower, upper)
+        #if SWIFTMAX_FLOAT64
+            let lows = octet_add(octet_lower(a.low, b.low, width), octet_upper(a.low, b.low, width))
+            let rounded = octet_subtract(sum, lower)
+            let error = octet_add(
+                octet_subtract(lower, octet_subtract(sum, rounded)), octet_subtract(upper, rounded))
+            let rest = octet_add(error, lows)
+            high = octet_add(sum, rest)
+            low = octet_subtract(rest, octet_subtract(high, sum))
+        #else
+            high = sum
+            low = a.low
         #endif
     }
 }

@@ -83,16 +83,14 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
-    if areRows && n > shortSlice {
+    if areRows && n > (work.kind == .backward ? 8 : shortSlice) {
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
 
     let neighbors = columnDimension(work)
-    // The gradient reads its inputs twice; far apart, their rows would evict each other from the caches in between.
-    let evicts = work.kind == .backward && work.elementStride(0).magnitude >= 2048
     let fits = sliceBytes &* 16 <= Work.packBytes
-    if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 && !(evicts && fits) {
+    if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
         work.unitSlices = min(work.across.size(0), 256)
         share(.columns, &work, work.columnUnits, elements: elements, scratch)

@@ -190,6 +190,36 @@ SWIFTMAX_INLINE swiftmax_element vector_sum(swiftmax_vector v) {
     return v[0];
 }
 
+// MARK: Eight doubles, in as many registers as they take
+
+typedef double swiftmax_octet __attribute__((ext_vector_type(8)));
+
+SWIFTMAX_INLINE swiftmax_octet octet_add(swiftmax_octet a, swiftmax_octet b) {
+    return a + b;
+}
+SWIFTMAX_INLINE swiftmax_octet octet_subtract(swiftmax_octet a, swiftmax_octet b) {
+    return a - b;
+}
+
+/// The lower half of each `width` lanes of a, and of b, so that 8, 4 and 2 in turn bring together what belongs
+/// to one of eight rows.
+SWIFTMAX_INLINE swiftmax_octet octet_lower(swiftmax_octet a, swiftmax_octet b, int width) {
+    if (width == 8)
+        return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+    if (width == 4)
+        return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+    return __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
+}
+
+/// The upper half.
+SWIFTMAX_INLINE swiftmax_octet octet_upper(swiftmax_octet a, swiftmax_octet b, int width) {
+    if (width == 8)
+        return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    if (width == 4)
+        return __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    return __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+}
+
 /// a * b - product, exactly, for product = a * b rounded.
 SWIFTMAX_INLINE swiftmax_vector vector_product_error(swiftmax_vector a, swiftmax_vector b,
                                                      swiftmax_vector product) {
@@ -233,6 +263,15 @@ SWIFTMAX_INLINE swiftmax_vector vector_load(const void *address) {
     return *(const swiftmax_unaligned_vector *)address;
 }
 
+/// `v`, in a register rather than as an operand in memory: AMD's Zen 5 takes about twice as long for an FMA of
+/// 512 bits that loads.
+SWIFTMAX_INLINE swiftmax_vector vector_in_register(swiftmax_vector v) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(v));
+#endif
+    return v;
+}
+
 SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
     *(swiftmax_unaligned_vector *)address = v;
 }
@@ -254,13 +293,30 @@ SWIFTMAX_INLINE void vector_stream_fence(void) {
 #endif
 }
 
-/// The first `count` elements (0 < count < lanes); `fill` in the other lanes. Touches no memory past them.
+#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
+#define SWIFTMAX_MASK(count) ((__mmask8)((1u << (count)) - 1))
+#elif defined(__AVX512F__)
+#define SWIFTMAX_MASK(count) ((__mmask16)((1u << (count)) - 1))
+#elif defined(__AVX2__) && defined(SWIFTMAX_FLOAT64)
+#define SWIFTMAX_MASK(count) _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_set_epi64x(3, 2, 1, 0))
+#elif defined(__AVX2__)
+#define SWIFTMAX_MASK(count)                                                                                 \
+    _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(count)), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0))
+#endif
+
+/// The first `count` elements (0 < count <= lanes); `fill` in the other lanes. Touches no memory past them.
 SWIFTMAX_INLINE swiftmax_vector vector_load_partial(const void *address, intptr_t count,
                                                     swiftmax_vector fill) {
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
-    return (swiftmax_vector)_mm512_mask_loadu_pd((__m512d)fill, (__mmask8)((1u << count) - 1), address);
+    return (swiftmax_vector)_mm512_mask_loadu_pd((__m512d)fill, SWIFTMAX_MASK(count), address);
 #elif defined(__AVX512F__)
-    return (swiftmax_vector)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)((1u << count) - 1), address);
+    return (swiftmax_vector)_mm512_mask_loadu_ps((__m512)fill, SWIFTMAX_MASK(count), address);
+#elif defined(__AVX2__) && defined(SWIFTMAX_FLOAT64)
+    __m256i mask = SWIFTMAX_MASK(count);
+    return (swiftmax_vector)_mm256_blendv_pd((__m256d)fill, _mm256_maskload_pd(address, mask), (__m256d)mask);
+#elif defined(__AVX2__)
+    __m256i mask = SWIFTMAX_MASK(count);
+    return (swiftmax_vector)_mm256_blendv_ps((__m256)fill, _mm256_maskload_ps(address, mask), (__m256)mask);
 #else
     swiftmax_vector v = fill;
     for (intptr_t i = 0; i < SWIFTMAX_LANES; i++)
@@ -271,12 +327,32 @@ SWIFTMAX_INLINE swiftmax_vector vector_load_partial(const void *address, intptr_
 #endif
 }
 
-/// Stores the first `count` lanes (0 < count < lanes) and touches no memory past them.
+/// Stores the first `count` lanes (0 < count <= lanes) and touches no memory past them.
 SWIFTMAX_INLINE void vector_store_partial(void *address, swiftmax_vector v, intptr_t count) {
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
-    _mm512_mask_storeu_pd(address, (__mmask8)((1u << count) - 1), (__m512d)v);
+    _mm512_mask_storeu_pd(address, SWIFTMAX_MASK(count), (__m512d)v);
 #elif defined(__AVX512F__)
-    _mm512_mask_storeu_ps(address, (__mmask16)((1u << count) - 1), (__m512)v);
+    _mm512_mask_storeu_ps(address, SWIFTMAX_MASK(count), (__m512)v);
+#elif defined(__AVX2__)
+    // Halves, quarters and so on: AMD's CPUs take some twenty operations for a masked store.
+    char *at = address;
+    if (count == SWIFTMAX_LANES) {
+        vector_store(at, v);
+        return;
+    }
+    __m128 rest = _mm256_castps256_ps128((__m256)v);
+    if (count & (SWIFTMAX_LANES / 2)) {
+        _mm_storeu_ps((float *)at, rest);
+        rest = _mm256_extractf128_ps((__m256)v, 1);
+        at += 16;
+    }
+    if (count & (SWIFTMAX_LANES / 4)) {
+        _mm_storel_pi((__m64 *)at, rest);
+        rest = _mm_movehl_ps(rest, rest);
+        at += 8;
+    }
+    if (sizeof(swiftmax_element) == 4 && count & 1)
+        _mm_store_ss((float *)at, rest);
 #else
     for (intptr_t i = 0; i < SWIFTMAX_LANES; i++)
         if (i < count)

@@ -1,0 +1,278 @@
+// Gradients of slices whose elements are contiguous.
+
+import CKernels
+import CVector
+
+/// One of the arrays of a backward operation.
+struct Operand {
+    let address: UnsafeRawPointer
+    /// From one row, or one element of a column, to the next, in bytes.
+    let stride: Int
+
+    /// The rows, or the elements of a column, from `index` on.
+    @inline(__always)
+    func from(_ index: Int) -> Operand {
+        Operand(address: address + index &* stride, stride: stride)
+    }
+
+    @inline(__always)
+    func moved(by bytes: Int) -> Operand { Operand(address: address + bytes, stride: stride) }
+}
+
+// MARK: Sums
+
+/// Leaves the lane sums of the first block of each row, `rows` of them with `n` elements.
+@inline(__always)
+func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
+    for r in 0..<rows {
+        let (g, y) = (g.from(r).address, y.from(r).address)
+        var firstLane = 0
+        while firstLane < virtualLanes {
+            var (even, odd) = (TermSum(), TermSum())
+            var i = firstLane
+            while i &+ virtualLanes &+ lanes <= n {
+                let next = i &+ virtualLanes
+                even.add(op, vector_load(g.element(i)), vector_load(y.element(i)))
+                odd.add(op, vector_load(g.element(next)), vector_load(y.element(next)))
+                i &+= 2 &* virtualLanes
+            }
+            // What is left: less than two vectors.
+            if i < n {
+                let count = min(lanes, n &- i)
+                even.add(op, load(g.element(i), count), load(y.element(i), count))
+                i &+= virtualLanes
+            }
+            if i < n { odd.add(op, load(g.element(i), n &- i), load(y.element(i), n &- i)) }
+            laneSums.row(r).set(firstLane: firstLane, even.pair + odd.pair)
+            firstLane &+= lanes
+        }
+    }
+}
+
+/// As `blockSums`, for rows that one vector holds.
+@inline(__always)
+func shortSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
+    for r in 0..<rows {
+        var sum = TermSum()
+        sum.add(
+            op, vector_load_partial(g.from(r).address, n, splat(0)),
+            vector_load_partial(y.from(r).address, n, splat(0)))
+        laneSums.row(r).set(firstLane: 0, sum.pair)
+        var firstLane = lanes
+        while firstLane < virtualLanes {
+            laneSums.row(r).set(firstLane: firstLane, .zero)
+            firstLane &+= lanes
+        }
+    }
+}
+
+@inline(never)
+func softmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
+    if n <= lanes {
+        shortSums(.softmax, g, y, rows, n, laneSums)
+    } else {
+        blockSums(.softmax, g, y, rows, n, laneSums)
+    }
+}
+
+@inline(never)
+func logSoftmaxBackwardSums(_ g: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
+    if n <= lanes {
+        shortSums(.logSoftmax, g, g, rows, n, laneSums)
+    } else {
+        blockSums(.logSoftmax, g, g, rows, n, laneSums)
+    }
+}
+
+@inline(__always)
+func backwardSums(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums
+) {
+    if op == .softmax {
+        softmaxBackwardSums(g, y, rows, n, laneSums)
+    } else {
+        logSoftmaxBackwardSums(g, rows, n, laneSums)
+    }
+}
+
+/// The sum of one block of a row; see `GradientSum`.
+func rowSum(
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, scale: Double,
+    _ scratch: Scratch
+) -> GradientSum {
+    var source = g
+    var plain = 0.0
+    if scale != 1 {
+        writeRow(scratch.spare, n, streaming: false) { i, count in
+            load(g.element(i), count) * splat(Element(scale))
+        }
+        source = UnsafeRawPointer(scratch.spare)
+        for i in 0..<n {
+            let term = source.element(i).loadUnaligned(as: Element.self)
+            plain += Double(op == .softmax ? term * y.element(i).loadUnaligned(as: Element.self) : term)
+        }
+    }
+    backwardSums(
+        op, Operand(address: source, stride: 0), Operand(address: y, stride: 0), 1, n, scratch.laneSums)
+    scratch.table.setTotals(1, scratch.laneSums)
+    let total = scratch.table.total(0)
+    return GradientSum(
+        swiftmax_stats(max: scale, high: total.high, low: total.low, count: plain))
+}
+
+// MARK: Results
+
+/// The gradients of rows whose constants are in the table.
+@inline(__always)
+func writeRows(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ rows: Int, _ n: Int, _ table: SliceTable
+) {
+    if n <= lanes {
+        for r in 0..<rows {
+            let result = table.backwardResult(r)
+            let (g, y) = (
+                vector_load_partial(g.from(r).address, n, splat(0)),
+                vector_load_partial(y.from(r).address, n, splat(0))
+            )
+            vector_store_partial(out + r &* outStride, result(op, g, y), n)
+        }
+        return
+    }
+    for r in 0..<rows {
+        writeRow(
+            op, g.from(r).address, y.from(r).address, out + r &* outStride, n, table.backwardResult(r),
+            streaming: false)
+    }
+}
+
+@inline(__always)
+func writeRow(
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
+    _ n: Int, _ result: BackwardResult, streaming: Bool
+) {
+    writeRow(out, n, streaming: streaming) { i, count in
+        result(op, load(g.element(i), count), load(y.element(i), count))
+    }
+}
+
+@inline(never)
+func writeSoftmaxBackward(
+    _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
+    _ table: SliceTable
+) {
+    writeRows(.softmax, g, y, out, outStride, rows, n, table)
+}
+
+@inline(never)
+func writeLogSoftmaxBackward(
+    _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
+    _ table: SliceTable
+) {
+    writeRows(.logSoftmax, g, y, out, outStride, rows, n, table)
+}
+
+@inline(never)
+func writeSoftmaxBackward(
+    _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+    _ result: BackwardResult, streaming: Bool
+) {
+    writeRow(.softmax, g, y, out, n, result, streaming: streaming)
+}
+
+@inline(never)
+func writeLogSoftmaxBackward(
+    _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+    _ result: BackwardResult, streaming: Bool
+) {
+    writeRow(.logSoftmax, g, y, out, n, result, streaming: streaming)
+}
+
+@inline(never)
+func writeUnusualBackward(
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
+    _ n: Int, _ result: BackwardResult
+) {
+    writeRow(out, n, streaming: false) { i, count in
+        result.general(op, load(g.element(i), count), load(y.element(i), count))
+    }
+}
+
+/// The gradient of a row, or of a part of it, given the sum over the whole.
+func writeBackward(
+    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
+    _ n: Int, _ sum: GradientSum, streaming: Bool
+) {
+    let result = BackwardResult(sum)
+    if !result.isOrdinary {
+        writeUnusualBackward(op, g, y, out, n, result)
+    } else if op == .softmax {
+        writeSoftmaxBackward(g, y, out, n, result, streaming: streaming)
+    } else {
+        writeLogSoftmaxBackward(g, y, out, n, result, streaming: streaming)
+    }
+}
+
+// MARK: The operation
+
+/// The backward operation on `rows` slices.
+func backwardRows(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
+) {
+    if n > block {
+        backwardLongRows(op, g, y, out, outStride, rows, n, scratch, streaming: streaming)
+        return
+    }
+    // Short rows in phases, as in `shortRowStats`.
+    let table = scratch.table
+    let batch = min(gradientBatch, max(1, gradientBatchBytes / (n &* elementBytes)))
+    var first = 0
+    while first < rows {
+        let count = min(batch, rows &- first)
+        let (g, y, out) = (g.from(first), y.from(first), out + first &* outStride)
+        backwardSums(op, g, y, count, n, scratch.laneSums)
+        table.setTotals(count, scratch.laneSums)
+        if !table.setBackwardResults(count) {
+            backwardLongRows(op, g, y, out, outStride, count, n, scratch, streaming: false)
+        } else if op == .softmax {
+            writeSoftmaxBackward(g, y, out, outStride, count, n, table)
+        } else {
+            writeLogSoftmaxBackward(g, y, out, outStride, count, n, table)
+        }
+        first &+= count
+    }
+}
+
+/// Rows whose gradients are taken through all phases together: few, so that memory is read and written in turns too
+/// short for it to notice.
+@inline(__always) var gradientBatch: Int { 16 }
+@inline(__always) var gradientBatchBytes: Int { 8192 }
+
+/// The backward operation on `rows` slices one after another: long ones, and any whose sums need care.
+func backwardLongRows(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
+) {
+    for row in 0..<rows {
+        let (g, y) = (g.from(row).address, y.from(row).address)
+        @inline(__always)
+        func total(scale: Double) -> GradientSum {
+            @inline(__always)
+            func blockSum(_ first: Int) -> GradientSum {
+                rowSum(
+                    op, g.element(first), y.element(first), min(block, n &- first), scale: scale, scratch)
+            }
+            var sum = blockSum(0)
+            var first = block
+            while first < n {
+                sum = sum + blockSum(first)
+                first &+= block
+            }
+            return sum
+        }
+        var sum = total(scale: 1)
+        if sum.needsScale[0] != 0 { sum = total(scale: downScale).settled }
+        writeBackward(op, g, y, out + row &* outStride, n, sum, streaming: streaming)
+    }
+}

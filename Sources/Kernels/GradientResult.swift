@@ -1,0 +1,93 @@
+// From the sums of gradients to grad_input = y * (g - sum(g * y)) of softmax, g - exp(y) * sum(g) of log_softmax.
+
+import CVector
+
+/// What turns the elements of a slice into its gradient.
+struct BackwardResult {
+    let sum: Vector
+    let sumLow: Vector
+    /// The scale of the sum; see `GradientSum`.
+    let scale: Vector
+
+    /// Of slices with ordinary sums.
+    @inline(__always)
+    init(sum: Vector, sumLow: Vector) {
+        self.sum = sum
+        self.sumLow = sumLow
+        scale = splat(1)
+    }
+
+    /// One slice per lane.
+    @inline(__always)
+    init(_ total: GradientSum) {
+        sum = wide_narrow(total.sum.high)
+        #if SWIFTMAX_FLOAT64
+            let low = total.sum.low
+        #else
+            let low = wide_narrow(total.sum.high - vector_widen(sum))
+        #endif
+        // Not a number where the sum is infinite.
+        sumLow = vector_if_equal(low, low, low, splat(0))
+        scale = wide_narrow(total.scale)
+    }
+
+    /// Whether every slice's sum is finite and not scaled.
+    @inline(__always)
+    var isOrdinary: Bool {
+        let ordinary = vector_if_equal(sum - sum, splat(0), scale, splat(0))
+        return vector_count_equal(ordinary, splat(1)) == lanes
+    }
+
+    @inline(__always)
+    private var isInfinite: SIMDMask<Vector.MaskStorage> {
+        (sum .== splat(.infinity)) .| (sum .== splat(-.infinity))
+    }
+
+    /// The gradient where `isOrdinary`.
+    @inline(__always)
+    func callAsFunction(_ op: Operation, _ g: Vector, _ y: Vector) -> Vector {
+        op == .softmax ? softmax(g, y) : logSoftmax(g, y, exponent: splat(0))
+    }
+
+    /// The gradient anywhere: the same where `isOrdinary`.
+    @inline(__always)
+    func general(_ op: Operation, _ g: Vector, _ y: Vector) -> Vector {
+        if op == .softmax { return softmax(g * scale, y) * (splat(1) / scale) }
+        let zero = splat(0)
+        let one = splat(1)
+        let isScaled = scale .!= one
+        // What is taken from g may overflow where the difference does not: both are quartered.
+        let isQuartered = isScaled .& ((g .> one) .| (g .< -one))
+        let quarter = one.replacing(with: splat(0.25), where: isQuartered)
+        let exponent = zero.replacing(with: splat(downExponent), where: isScaled)
+            .replacing(with: splat(downExponent - 2), where: isQuartered)
+        let scaled = logSoftmax(g * quarter, y, exponent: exponent) * (one / quarter)
+        // exp(y) times infinity is infinite, but NaN where exp(y) is 0 or NaN.
+        let t = y.replacing(with: zero, where: y .> zero)
+        return scaled.replacing(with: g - (sum + (t - t)), where: isInfinite)
+    }
+
+    @inline(__always)
+    private func softmax(_ g: Vector, _ y: Vector) -> Vector {
+        vector_fma(y, vector_in_register(g), -vector_fma(y, sum, y * sumLow))
+    }
+
+    /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
+    @inline(__always)
+    private func logSoftmax(_ g: Vector, _ y: Vector, exponent: Vector) -> Vector {
+        // At the lower bound the second power is 0; at the upper the product of both overflows.
+        let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
+        let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
+        let clamped = maximum(y, lowest)
+        let d = vector_min(clamped, highest)
+        let n = rounded(d)
+        let tail = expTail(reduced(d, n))
+        let magic = splat(roundingMagic)
+        let half = vector_fma(n, splat(0.5), magic + splat(0.5) * exponent) - magic
+        let biased = splat(roundingMagic + exponentBias)
+        let power = vector_exponent_from_mantissa(half + biased)
+        let otherPower = vector_exponent_from_mantissa((n - half) + (biased + exponent))
+        let scaled = sum + vector_fma(tail, sum, vector_fma(tail, sumLow, sumLow))
+        return vector_fma(-(scaled * power), otherPower, g)
+    }
+}

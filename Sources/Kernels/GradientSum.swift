@@ -1,0 +1,131 @@
+// The sums of the gradients: sum(g * y) for softmax, sum(g) for log_softmax, where g is grad_output and y the output of
+// the forward operation.
+//
+// In Float the products are exact in double, and so are summed there, to 29 bits more than a result has. In Double the
+// sums are those of Ogita, Rump and Oishi, "Accurate sum and dot product" (2005): products and additions keep their
+// rounding errors, which are summed apart, so that the result is as if computed in twice the precision. Each virtual
+// lane has two sums, of every other of its elements; they are added in the tree of the forward operation.
+//
+// A sum that is not finite is taken again from gradients scaled down, as it may overflow where the result does not.
+
+import CKernels
+import CVector
+
+/// Running sums of a slice: element i belongs to that with number i mod `gradientSums`.
+let gradientSums = 2 * virtualLanes
+
+/// A running sum of one virtual lane of as many slices, or of as many virtual lanes of one slice, as a vector has
+/// lanes.
+struct TermSum {
+    #if SWIFTMAX_FLOAT64
+        private var sum = splat(0)
+        /// What the products and the additions have lost.
+        private var lost = splat(0)
+    #else
+        private var sum = splatWide(0)
+    #endif
+
+    @inline(__always)
+    init() {}
+
+    /// Adds g * y, or g alone.
+    @inline(__always)
+    mutating func add(_ op: Operation, _ g: Vector, _ y: @autoclosure () -> Vector) {
+        #if SWIFTMAX_FLOAT64
+            var (term, error) = (g, splat(0))
+            if op == .softmax {
+                let y = y()
+                term = g * y
+                error = vector_product_error(g, y, term)
+            }
+            let next = Pair(sum: sum, term)
+            sum = next.high
+            lost += next.low + error
+        #else
+            let wide = vector_widen(g)
+            sum = op == .softmax ? wide_fma(wide, vector_widen(y()), sum) : sum + wide
+        #endif
+    }
+
+    @inline(__always)
+    var pair: Pair {
+        #if SWIFTMAX_FLOAT64
+            Pair(sumOrdered: sum, lost)
+        #else
+            Pair(high: sum, low: splatWide(0))
+        #endif
+    }
+}
+
+/// The sum of one slice per lane, or of a block of it.
+struct GradientSum {
+    /// What g was multiplied by before: 1 or `downScale`.
+    var scale: Wide
+    var sum: Pair
+    /// The sum in plain arithmetic, which infinities pass unharmed; 0 where scale is 1.
+    var plain: Wide
+
+    @inline(__always)
+    init(scale: Wide, sum: Pair, plain: Wide) {
+        self.scale = scale
+        self.sum = sum
+        self.plain = plain
+    }
+
+    /// The same slice in every lane.
+    @inline(__always)
+    init(_ stats: swiftmax_stats) {
+        let all = Stats(stats)
+        (scale, sum, plain) = (all.max, all.sum, all.count)
+    }
+
+    /// The slice of the first lane.
+    @inline(__always)
+    var first: swiftmax_stats { Stats(max: scale, sum: sum, count: plain).first }
+
+    /// This and the next block together.
+    @inline(__always)
+    static func + (a: GradientSum, b: GradientSum) -> GradientSum {
+        GradientSum(scale: a.scale, sum: a.sum + b.sum, plain: a.plain + b.plain)
+    }
+
+    /// 1 where the sum must be taken again with `downScale`, else 0.
+    @inline(__always)
+    var needsScale: Wide { isTooLarge(sum) }
+
+    /// From the sums taken with `downScale`: without it where the sum then is finite, and where it is not for any
+    /// scale.
+    @inline(__always)
+    var settled: GradientSum {
+        let unscaled = sum.scaled(by: splatWide(1 / downScale))
+        let result = replacing(
+            with: GradientSum(scale: splatWide(1), sum: unscaled, plain: plain),
+            where: splatWide(1) - isTooLarge(unscaled))
+        return result.replacing(
+            with: GradientSum(
+                scale: splatWide(1), sum: Pair(high: plain, low: splatWide(0)), plain: plain),
+            where: isTooLarge(sum))
+    }
+
+    /// These sums, with those of `other` in the lanes where `flag` is 1.
+    @inline(__always)
+    func replacing(with other: GradientSum, where flag: Wide) -> GradientSum {
+        @inline(__always)
+        func chosen(_ a: Wide, _ b: Wide) -> Wide { wide_if_equal(flag, splatWide(1), b, a) }
+        return GradientSum(
+            scale: chosen(scale, other.scale),
+            sum: Pair(high: chosen(sum.high, other.sum.high), low: chosen(sum.low, other.sum.low)),
+            plain: chosen(plain, other.plain))
+    }
+}
+
+/// Scales the largest gradients so that 2^63 of them can be summed.
+@inline(__always) var downExponent: Element { 64 }
+@inline(__always) var downScale: Double { 0x1p-64 }
+
+/// 1 where a sum is NaN, or as an element so close to infinity that its multiples by less than 4 may be infinite; else 0.
+@inline(__always)
+func isTooLarge(_ sum: Pair) -> Wide {
+    let element = vector_widen(wide_narrow(sum.high * splatWide(4)))
+    return wide_if_equal(element - element, splatWide(0), splatWide(0), splatWide(1))
+}
