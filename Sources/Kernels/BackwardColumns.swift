@@ -1,20 +1,20 @@
 // Gradients of slices that lie side by side: vectors run across the slices, one lane each.
 //
-// The arithmetic of a slice is that of BackwardRows.swift to the bit: the same virtual lanes and tree, with a
-// vector where that has one lane. Positions are read in order, each into the running sum of its virtual lane in
-// scratch memory, and the elements are kept there for the results: rows of a matrix are often a power of two apart
-// and would evict each other from the caches, were they to be read twice.
+// The arithmetic of a slice is that of BackwardRows.swift to the bit: the same running sums and tree, with a vector
+// where that has one lane.
 
 import CKernels
 import CVector
 
-/// The two inputs of up to four vectors of columns: four, one, or a part of one.
+/// The two inputs of some columns side by side: up to `tileVectors` whole vectors, or a part of one.
 struct GradientTile {
-    let g: Operand
-    let y: Operand
+    var g: Operand
+    var y: Operand
     /// Columns.
     let present: Int
     let n: Int
+
+    @inline(__always) var vectors: Int { max(1, present / lanes) }
 
     /// One of its vectors.
     @inline(__always)
@@ -31,90 +31,102 @@ struct GradientTile {
     }
 }
 
-/// Where the elements of a tile are kept until its sums are known.
+/// Where the elements of a tile are kept until its sums are known. Rows of a matrix are often a power of two apart and
+/// would evict each other from the caches, were many of them to be read twice.
 struct KeptElements {
     let g: UnsafeMutableRawPointer
     let y: UnsafeMutableRawPointer
-    /// From one position to the next, in bytes: 0 keeps nothing.
+    /// From one position to the next, in bytes.
     let stride: Int
 }
 
 // MARK: Sums
 
-/// Sums the first block of a tile of `vectors` vectors, which leaves those of vector v at v * `gradientSums`.
-/// For log_softmax y is neither read nor kept, as its results alone read it.
+/// Sums the first block of a tile of `vectors` vectors with `present` columns each. Leaves the sum of
+/// lane k of vector v at k * `vectors` + v. For log_softmax y is neither read nor kept, as its results alone read it.
 @inline(__always)
 func sumBlock(
-    _ op: Operation, _ tile: GradientTile, _ vectors: Int, _ present: Int, _ kept: KeptElements,
-    _ sums: UnsafeMutablePointer<TermSum>
+    _ op: Operation, _ tile: GradientTile, _ vectors: Int, _ present: Int, _ kept: KeptElements?,
+    _ sums: UnsafeMutablePointer<LaneSum>
 ) {
     let n = min(block, tile.n)
-    for v in 0..<vectors {
-        for k in 0..<min(n, gradientSums) { sums[v &* gradientSums &+ k] = TermSum() }
-    }
-    for i in 0..<n {
-        let k = i & (gradientSums &- 1)
-        let (g, y) = (tile.g.from(i).address, tile.y.from(i).address)
-        let offset = i &* kept.stride
+    @inline(__always)
+    func addRow(_ i: Int, isFirst: Bool) {
+        let own = sums + i & (virtualLanes &- 1) &* vectors
         for v in 0..<vectors {
-            let term = load(g + v &* vectorBytes, present)
-            vector_store(kept.g + (offset &+ v &* vectorBytes), term)
-            let factor = op == .softmax ? load(y + v &* vectorBytes, present) : term
-            if op == .softmax { vector_store(kept.y + (offset &+ v &* vectorBytes), factor) }
-            sums[v &* gradientSums &+ k].add(op, term, factor)
+            let g = tile.g.from(i).address + v &* vectorBytes
+            let y = tile.y.from(i).address + v &* vectorBytes
+            // The next tile: a row of this one is too short for the CPU to read ahead by itself.
+            vector_prefetch(g + vectors &* vectorBytes)
+            if op == .softmax { vector_prefetch(y + vectors &* vectorBytes) }
+            let term = load(g, present)
+            let factor = op == .softmax ? load(y, present) : term
+            if let kept {
+                let offset = i &* kept.stride &+ v &* vectorBytes
+                vector_store(kept.g + offset, term)
+                if op == .softmax { vector_store(kept.y + offset, factor) }
+            }
+            var sum = isFirst ? LaneSum() : own[v]
+            sum.add(op, term, factor)
+            own[v] = sum
         }
+    }
+    let used = min(n, virtualLanes)
+    for i in 0..<used { addRow(i, isFirst: true) }
+    var i = used
+    while i < n {
+        addRow(i, isFirst: false)
+        i &+= 1
     }
 }
 
 @inline(__always)
 func sumBlock(
-    _ op: Operation, _ tile: GradientTile, _ kept: KeptElements, _ sums: UnsafeMutablePointer<TermSum>
+    _ op: Operation, _ tile: GradientTile, _ kept: KeptElements?, _ sums: UnsafeMutablePointer<LaneSum>
 ) {
-    switch tile.present {
-    case 4 &* lanes: sumBlock(op, tile, 4, lanes, kept, sums)
-    case lanes: sumBlock(op, tile, 1, lanes, kept, sums)
-    default: sumBlock(op, tile, 1, tile.present, kept, sums)
+    if tile.present < lanes {
+        sumBlock(op, tile, 1, tile.present, kept, sums)
+    } else if kept == nil {
+        sumBlock(op, tile, tile.vectors, lanes, nil, sums)
+    } else {
+        sumBlock(op, tile, tile.vectors, lanes, kept, sums)
     }
 }
 
 @inline(never)
 func softmaxBackwardSum(
-    _ tile: GradientTile, _ kept: KeptElements, _ sums: UnsafeMutablePointer<TermSum>
+    _ tile: GradientTile, _ kept: KeptElements?, _ sums: UnsafeMutablePointer<LaneSum>
 ) { sumBlock(.softmax, tile, kept, sums) }
 
 @inline(never)
 func logSoftmaxBackwardSum(
-    _ tile: GradientTile, _ kept: KeptElements, _ sums: UnsafeMutablePointer<TermSum>
+    _ tile: GradientTile, _ kept: KeptElements?, _ sums: UnsafeMutablePointer<LaneSum>
 ) { sumBlock(.logSoftmax, tile, kept, sums) }
 
 /// Adds the sums of the first block of a tile to those in `table`, or sets them.
 func addBlock(
-    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ kept: KeptElements, _ table: SliceTable,
+    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ kept: KeptElements?, _ table: SliceTable,
     _ scratch: Scratch
 ) {
-    let sums = scratch.columnLaneSums.assumingMemoryBound(to: TermSum.self)
-    let pairs = (scratch.columnLaneSums + 4 &* gradientSums &* MemoryLayout<TermSum>.stride)
-        .assumingMemoryBound(to: Pair.self)
+    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
     if op == .softmax {
         softmaxBackwardSum(tile, kept, sums)
     } else {
         logSoftmaxBackwardSum(tile, kept, sums)
     }
-    let used = min(tile.n, virtualLanes)
-    var slice = 0
-    while slice < tile.present {
-        let own = sums + slice / lanes &* gradientSums
-        for lane in 0..<used {
-            let isPair = lane &+ virtualLanes < tile.n
-            pairs[lane] = isPair ? own[lane].pair + own[lane &+ virtualLanes].pair : own[lane].pair
-        }
-        let next = sumOfLanes(pairs, used)
-        table.setSum(from: slice, isFirst ? next : table.sum(from: slice) + next)
-        slice &+= lanes
+    for v in 0..<tile.vectors {
+        let next = sumOfLanes(sums + v, min(tile.n, virtualLanes), step: tile.vectors)
+        table.setSum(from: v &* lanes, isFirst ? next : table.sum(from: v &* lanes) + next)
     }
 }
 
 // MARK: The operation
+
+/// Slices so short that their tiles stay in the second cache, wherever they lie.
+@inline(__always) private var fewRows: Int { 256 }
+/// What such tiles have of each input; their rows are at most as long as a table.
+@inline(__always) private var tileBytes: Int { 65536 }
+@inline(__always) private var tileVectors: Int { 16 }
 
 /// The backward operation on `columns` slices, a tile at a time.
 func backwardColumns(
@@ -123,14 +135,15 @@ func backwardColumns(
 ) {
     let table = scratch.table
     let panels = scratch.exponentials
-    let keeps = n <= block
-    let takesFour = !keeps || 4 &* n &* vectorBytes <= panelBytes
+    let keeps = n > fewRows && n <= block
+    let fitting = (keeps ? panelBytes : tileBytes) / (n &* vectorBytes)
+    let width = min(tileVectors, keeps ? fitting : max(4, fitting))
     var column = 0
     while column < columns {
         let left = columns &- column
-        let present = takesFour && left >= 4 &* lanes ? 4 &* lanes : min(lanes, left)
+        let present = left < lanes ? left : min(width, left / lanes) &* lanes
         let stride = max(vectorBytes, present &* elementBytes)
-        let kept = KeptElements(g: panels.tails, y: panels.powers, stride: keeps ? stride : 0)
+        let kept = keeps ? KeptElements(g: panels.tails, y: panels.powers, stride: stride) : nil
         let tile = GradientTile(
             g: g.moved(by: column &* elementBytes), y: y.moved(by: column &* elementBytes),
             present: present, n: n)
@@ -139,21 +152,20 @@ func backwardColumns(
             addBlock(op, tile.from(first), isFirst: first == 0, kept, table, scratch)
             first &+= block
         }
-        let target = TileResult(
-            address: out.element(column), stride: outStride, present: present, n: n, streaming: streaming)
+        let out = out.element(column)
         if table.setBackwardResults(present) {
-            let keptG = Operand(address: kept.g, stride: kept.stride)
-            let keptY = Operand(address: kept.y, stride: kept.stride)
-            let source = GradientTile(
-                g: keeps ? keptG : tile.g, y: keeps && op == .softmax ? keptY : tile.y, present: present,
-                n: n)
+            var source = tile
+            if let kept {
+                source.g = Operand(address: kept.g, stride: stride)
+                if op == .softmax { source.y = Operand(address: kept.y, stride: stride) }
+            }
             if op == .softmax {
-                writeSoftmaxBackward(source, target, table)
+                writeSoftmaxBackward(source, out, outStride, table, streaming: streaming)
             } else {
-                writeLogSoftmaxBackward(source, target, table)
+                writeLogSoftmaxBackward(source, out, outStride, table, streaming: streaming)
             }
         } else {
-            writeUnusualBackward(op, tile, target, table, scratch)
+            writeUnusualBackward(op, tile, out, outStride, table, scratch)
         }
         column &+= present
     }
@@ -162,30 +174,57 @@ func backwardColumns(
 // MARK: Results
 
 @inline(__always)
-func writeBackward(_ op: Operation, _ source: GradientTile, _ target: TileResult, _ table: SliceTable) {
-    let result = Four(target.present) { table.backwardResult(from: $0 &* lanes) }
-    target.write { i, v, count in
+func writeTile(
+    _ op: Operation, _ source: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ table: SliceTable, streaming: Bool
+) {
+    @inline(__always)
+    func result(_ i: Int, _ v: Int, _ count: Int) -> Vector {
         let offset = v &* vectorBytes
-        return result[v](
-            op, load(source.g.from(i).address + offset, count),
-            load(source.y.from(i).address + offset, count))
+        return table.backwardResult(from: v &* lanes)(
+            op, load(source.g.from(i).address + offset, count), load(source.y.from(i).address + offset, count))
+    }
+    if source.present < lanes {
+        for i in 0..<source.n {
+            vector_store_partial(out + i &* outStride, result(i, 0, source.present), source.present)
+        }
+    } else if streaming && (Int(bitPattern: out) | outStride) & (vectorBytes &- 1) == 0 {
+        for i in 0..<source.n {
+            for v in 0..<source.vectors {
+                vector_stream(out + (i &* outStride &+ v &* vectorBytes), result(i, v, lanes))
+            }
+        }
+        vector_stream_fence()
+    } else {
+        for i in 0..<source.n {
+            for v in 0..<source.vectors {
+                vector_store(out + (i &* outStride &+ v &* vectorBytes), result(i, v, lanes))
+            }
+        }
     }
 }
 
 @inline(never)
-func writeSoftmaxBackward(_ source: GradientTile, _ target: TileResult, _ table: SliceTable) {
-    writeBackward(.softmax, source, target, table)
+func writeSoftmaxBackward(
+    _ source: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    streaming: Bool
+) {
+    writeTile(.softmax, source, out, outStride, table, streaming: streaming)
 }
 
 @inline(never)
-func writeLogSoftmaxBackward(_ source: GradientTile, _ target: TileResult, _ table: SliceTable) {
-    writeBackward(.logSoftmax, source, target, table)
+func writeLogSoftmaxBackward(
+    _ source: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    streaming: Bool
+) {
+    writeTile(.logSoftmax, source, out, outStride, table, streaming: streaming)
 }
 
 /// The gradients of a tile of which some need care.
 @inline(never)
 func writeUnusualBackward(
-    _ op: Operation, _ tile: GradientTile, _ target: TileResult, _ table: SliceTable, _ scratch: Scratch
+    _ op: Operation, _ tile: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ table: SliceTable, _ scratch: Scratch
 ) {
     var slice = 0
     while slice < tile.present {
@@ -202,7 +241,7 @@ func writeUnusualBackward(
         for i in 0..<tile.n {
             let value = result.general(
                 op, load(part.g.from(i).address, part.present), load(part.y.from(i).address, part.present))
-            store(target.address + (i &* target.stride &+ v &* vectorBytes), value, part.present)
+            store(out + (i &* outStride &+ v &* vectorBytes), value, part.present)
         }
         slice &+= lanes
     }
@@ -226,7 +265,7 @@ func scaledSum(
         }
         addBlock(
             op, GradientTile(g: scaled, y: part.y, present: tile.present, n: part.n), isFirst: first == 0,
-            KeptElements(g: panels.powers, y: panels.powers, stride: 0), table, scratch)
+            nil, table, scratch)
         first &+= block
     }
     return GradientSum(scale: splatWide(downScale), sum: table.sum(from: 0), plain: plain)

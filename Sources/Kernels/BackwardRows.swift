@@ -28,22 +28,14 @@ func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
         let (g, y) = (g.from(r).address, y.from(r).address)
         var firstLane = 0
         while firstLane < virtualLanes {
-            var (even, odd) = (TermSum(), TermSum())
+            var sum = LaneSum()
             var i = firstLane
-            while i &+ virtualLanes &+ lanes <= n {
-                let next = i &+ virtualLanes
-                even.add(op, vector_load(g.element(i)), vector_load(y.element(i)))
-                odd.add(op, vector_load(g.element(next)), vector_load(y.element(next)))
-                i &+= 2 &* virtualLanes
-            }
-            // What is left: less than two vectors.
-            if i < n {
-                let count = min(lanes, n &- i)
-                even.add(op, load(g.element(i), count), load(y.element(i), count))
+            while i &+ lanes <= n {
+                sum.add(op, vector_load(g.element(i)), vector_load(y.element(i)))
                 i &+= virtualLanes
             }
-            if i < n { odd.add(op, load(g.element(i), n &- i), load(y.element(i), n &- i)) }
-            laneSums.row(r).set(firstLane: firstLane, even.pair + odd.pair)
+            if i < n { sum.add(op, load(g.element(i), n &- i), load(y.element(i), n &- i)) }
+            laneSums.row(r).set(firstLane: firstLane, sum.pair)
             firstLane &+= lanes
         }
     }
@@ -53,10 +45,14 @@ func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
 @inline(__always)
 func shortSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
     for r in 0..<rows {
-        var sum = TermSum()
-        sum.add(
-            op, vector_load_partial(g.from(r).address, n, splat(0)),
-            vector_load_partial(y.from(r).address, n, splat(0)))
+        var sum = LaneSum()
+        let (g, y) = (g.from(r).address, y.from(r).address)
+        // Loads of a part of a vector do not make the CPU read ahead by itself.
+        if n < lanes {
+            vector_prefetch(g + gradientBatchBytes)
+            vector_prefetch(y + gradientBatchBytes)
+        }
+        sum.add(op, load(g, n), load(y, n))
         laneSums.row(r).set(firstLane: 0, sum.pair)
         var firstLane = lanes
         while firstLane < virtualLanes {
@@ -135,7 +131,7 @@ func writeRows(
                 vector_load_partial(g.from(r).address, n, splat(0)),
                 vector_load_partial(y.from(r).address, n, splat(0))
             )
-            vector_store_partial(out + r &* outStride, result(op, g, y), n)
+            store(out + r &* outStride, result(op, g, y), n)
         }
         return
     }
@@ -246,7 +242,7 @@ func backwardRows(
 
 /// Rows whose gradients are taken through all phases together: few, so that memory is read and written in turns too
 /// short for it to notice.
-@inline(__always) var gradientBatch: Int { 16 }
+@inline(__always) var gradientBatch: Int { 64 }
 @inline(__always) var gradientBatchBytes: Int { 8192 }
 
 /// The backward operation on `rows` slices one after another: long ones, and any whose sums need care.

@@ -12,7 +12,7 @@ func sumColumns(
     _ n: Int, magic: Vector, _ laneSums: UnsafeMutableRawPointer, argument: (Int) -> Vector,
     term: (_ i: Int, _ e: Exponential) -> Exponential
 ) -> Pair {
-    let pairs = laneSums.assumingMemoryBound(to: Pair.self)
+    let sums = laneSums.assumingMemoryBound(to: LaneSum.self)
     @inline(__always)
     func one(_ i: Int) -> Exponential {
         term(i, Exponential(argument(i), magic: magic))
@@ -29,17 +29,17 @@ func sumColumns(
         var i = 0
         while i &+ 4 <= n {
             let e = four(i, 1)
-            pairs[i] = pair(of: e.a)
-            pairs[i &+ 1] = pair(of: e.b)
-            pairs[i &+ 2] = pair(of: e.c)
-            pairs[i &+ 3] = pair(of: e.d)
+            sums[i] = LaneSum(pair(of: e.a))
+            sums[i &+ 1] = LaneSum(pair(of: e.b))
+            sums[i &+ 2] = LaneSum(pair(of: e.c))
+            sums[i &+ 3] = LaneSum(pair(of: e.d))
             i &+= 4
         }
         while i < n {
-            pairs[i] = pair(of: one(i))
+            sums[i] = LaneSum(pair(of: one(i)))
             i &+= 1
         }
-        return sumOfLanes(pairs, n)
+        return sumOfLanes(sums, n)
     }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
@@ -58,24 +58,9 @@ func sumColumns(
         } else if i < n {
             sum.add(one(i))
         }
-        pairs[lane] = sum.pair
+        sums[lane] = LaneSum(sum.pair)
     }
-    return sumOfLanes(pairs, virtualLanes)
-}
-
-/// The tree of LaneSums.total over the first `used` virtual lanes; the others would add zeros.
-@inline(__always)
-func sumOfLanes(_ pairs: UnsafeMutablePointer<Pair>, _ used: Int) -> Pair {
-    var half = virtualLanes / 2
-    while half > 0 {
-        var lane = 0
-        while lane < half && lane &+ half < used {
-            pairs[lane] = pairs[lane] + pairs[lane &+ half]
-            lane &+= 1
-        }
-        half /= 2
-    }
-    return pairs[0]
+    return sumOfLanes(sums, virtualLanes)
 }
 
 /// As the `softmaxSum` of a row; the elements are taken from the panel and give way to their powers.

@@ -4,29 +4,17 @@
 // In Float the products are exact in double, and so are summed there, to 29 bits more than a result has. In Double the
 // sums are those of Ogita, Rump and Oishi, "Accurate sum and dot product" (2005): products and additions keep their
 // rounding errors, which are summed apart, so that the result is as if computed in twice the precision. Each virtual
-// lane has two sums, of every other of its elements; they are added in the tree of the forward operation.
+// lane has one sum; they are added in the tree of the forward operation.
 //
 // A sum that is not finite is taken again from gradients scaled down, as it may overflow where the result does not.
 
 import CKernels
 import CVector
 
-/// Running sums of a slice: element i belongs to that with number i mod `gradientSums`.
-let gradientSums = 2 * virtualLanes
-
-/// A running sum of one virtual lane of as many slices, or of as many virtual lanes of one slice, as a vector has
-/// lanes.
-struct TermSum {
-    #if SWIFTMAX_FLOAT64
-        private var sum = splat(0)
-        /// What the products and the additions have lost.
-        private var lost = splat(0)
-    #else
-        private var sum = splatWide(0)
-    #endif
-
+extension LaneSum {
+    /// Of nothing.
     @inline(__always)
-    init() {}
+    init() { self.init(.zero) }
 
     /// Adds g * y, or g alone.
     @inline(__always)
@@ -38,21 +26,13 @@ struct TermSum {
                 term = g * y
                 error = vector_product_error(g, y, term)
             }
-            let next = Pair(sum: sum, term)
-            sum = next.high
-            lost += next.low + error
+            let next = Pair(sum: high, term)
+            high = next.high
+            low += next.low + error
         #else
+            // The product is exact, with or without FMA; Zen has other units for additions.
             let wide = vector_widen(g)
-            sum = op == .softmax ? wide_fma(wide, vector_widen(y()), sum) : sum + wide
-        #endif
-    }
-
-    @inline(__always)
-    var pair: Pair {
-        #if SWIFTMAX_FLOAT64
-            Pair(sumOrdered: sum, lost)
-        #else
-            Pair(high: sum, low: splatWide(0))
+            high += op == .softmax ? wide * vector_widen(y()) : wide
         #endif
     }
 }

@@ -101,6 +101,49 @@ func pair(of e: Exponential) -> Pair {
     #endif
 }
 
+// MARK: Across the virtual lanes of columns
+
+/// The sum of one virtual lane of as many slices, or of as many virtual lanes of one slice, as a vector has lanes.
+struct LaneSum {
+    var high: Wide
+    #if SWIFTMAX_FLOAT64
+        var low: Wide
+    #endif
+
+    @inline(__always)
+    init(_ pair: Pair) {
+        high = pair.high
+        #if SWIFTMAX_FLOAT64
+            low = pair.low
+        #endif
+    }
+
+    @inline(__always)
+    var pair: Pair {
+        #if SWIFTMAX_FLOAT64
+            Pair(sumOrdered: high, low)
+        #else
+            Pair(high: high, low: splatWide(0))
+        #endif
+    }
+}
+
+/// The tree of LaneSums.totals over the first `used` virtual lanes, `step` sums apart; the others would add zeros.
+@inline(__always)
+func sumOfLanes(_ sums: UnsafeMutablePointer<LaneSum>, _ used: Int, step: Int = 1) -> Pair {
+    var half = virtualLanes / 2
+    while half > 0 {
+        var lane = 0
+        while lane < half && lane &+ half < used {
+            let own = sums + lane &* step
+            own.pointee = LaneSum(own.pointee.pair + own[half &* step].pair)
+            lane &+= 1
+        }
+        half /= 2
+    }
+    return sums.pointee.pair
+}
+
 // MARK: Across the virtual lanes of one row
 
 /// Room for the first step of the tree: the sums of the virtual lanes of a row, in order, those of the upper half of

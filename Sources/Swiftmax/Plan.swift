@@ -7,6 +7,9 @@ import CSwiftmax
 /// Slices up to this long go through the kernels as columns, many at a time.
 private var shortSlice: Int { 48 }
 
+/// The same for gradients, whose sums cost less.
+private var shortGradient: Int { 2 }
+
 /// Fewer neighbors than this are not worth a vector across them.
 private var fewColumns: Int { 8 }
 
@@ -83,7 +86,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
-    if areRows && n > (work.kind == .backward ? 8 : shortSlice) {
+    if areRows && n > (work.kind == .backward ? shortGradient : shortSlice) {
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
@@ -92,6 +95,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let fits = sliceBytes &* 16 <= Work.packBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
+        if elements &* work.elementBytes >= streamingBytes { work.streaming = 1 }
         work.unitSlices = min(work.across.size(0), 256)
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true

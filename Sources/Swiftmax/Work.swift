@@ -21,7 +21,7 @@ struct Work {
         )
     let hasMask: Bool
     /// Whether the output is large enough to go past the caches.
-    let streaming: Int32
+    var streaming: Int32
     /// Along a slice; over the slices; and, where columns are taken, over those side by side, which are then not
     /// part of `batch`.
     var slice: Dimensions
