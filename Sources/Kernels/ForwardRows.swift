@@ -14,50 +14,39 @@ func forwardRows(
     // The exponentials of a softmax are kept where they fit; else they are computed once more.
     let rowBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let keeps = rowBytes <= panelBytes
-    let step = keeps ? block &* elementBytes : 0
-    let batch = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
+    let panelStep = keeps ? block &* elementBytes : 0
+    let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
 
     var first = 0
     while first < rows {
-        let count = min(batch, rows &- first)
+        let count = min(step, rows &- first)
+        let batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
         if n <= block {
-            shortRowStats(
-                op.sumKind, x + first &* xStride, xStride, count, n, rowBytes: rowBytes, scratch)
+            rowStats(op.sumKind, batch, scratch, scratch.exponentials)
         } else {
             table.set(
                 0,
-                rowStats(
-                    op.sumKind, x + first &* xStride, n, scratch.exponentials, step: step, scratch))
+                longRowStats(
+                    op.sumKind, batch.x, n, scratch.exponentials, step: panelStep, scratch))
         }
         table.setResults(op, count)
-        for r in 0..<count {
-            let row = x + (first &+ r) &* xStride
-            let result = out + (first &+ r) &* outStride
-            switch op {
-            case .softmax where n <= block:
-                let kept = scratch.exponentials.from(r &* rowBytes)
-                writeSoftmax(kept, result, n, table, r, 1, streaming: streaming)
-            case .softmax where keeps && blocksAreClose(n, table):
-                var start = 0
-                while start < n {
-                    let kept = scratch.exponentials.from(start &* elementBytes)
-                    let scale = blockScale(start / block, table)
-                    writeSoftmax(
-                        kept, result.element(start), min(block, n &- start), table, r, scale,
-                        streaming: streaming)
-                    start &+= block
-                }
-            case .softmax:
-                writeSoftmax(row, result, n, table, r, streaming: streaming)
-            case .logSoftmax:
-                writeLogSoftmax(row, result, n, table, r, streaming: streaming)
-            case .logsumexp:
-                var value = table.logsumexp(r)
-                if cancels(value, max: table.max(r)) && n > 1 {
-                    value = Element(nearZeroLogsumexp(row, elementBytes, n, max: Double(table.max(r))))
-                }
-                result.storeBytes(of: value, as: Element.self)
+        let target = out + first &* outStride
+        switch op {
+        case .softmax where n <= block:
+            writeSoftmax(scratch.exponentials, batch, target, outStride, table)
+        case .softmax where keeps && blocksAreClose(n, table):
+            var start = 0
+            while start < n {
+                writeSoftmax(
+                    scratch.exponentials.from(start &* elementBytes), target.element(start),
+                    min(block, n &- start), table, scale: blockScale(start / block, table),
+                    streaming: streaming)
+                start &+= block
             }
+        case .softmax: writeSoftmax(batch.x, target, n, table, streaming: streaming)
+        case .logSoftmax where n <= block: writeLogSoftmax(batch, target, outStride, table)
+        case .logSoftmax: writeLogSoftmax(batch.x, target, n, table, streaming: streaming)
+        case .logsumexp: writeLogsumexp(batch, target, outStride, table)
         }
         first &+= count
     }
@@ -89,33 +78,73 @@ func blocksAreClose(_ n: Int, _ table: SliceTable) -> Bool {
     return true
 }
 
-/// The softmax of a row, or of a block of it, whose exponentials were kept.
+/// The softmax of rows whose exponentials were kept.
+@inline(never)
+func writeSoftmax(
+    _ kept: ExponentialPanel, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ table: SliceTable
+) {
+    for r in 0..<rows.count {
+        let softmax = table.softmaxResult(r)
+        let kept = kept.from(r &* rows.rowBytes)
+        writeRow(out + r &* outStride, rows.n, streaming: false) { i, _ in
+            softmax(kept.load(at: i &* elementBytes))
+        }
+    }
+}
+
+/// The softmax of a block of the only row, whose exponentials were kept.
 @inline(never)
 func writeSoftmax(
     _ kept: ExponentialPanel, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable,
-    _ slice: Int, _ scale: Element, streaming: Bool
+    scale: Element, streaming: Bool
 ) {
-    var softmax = table.softmaxResult(slice)
+    var softmax = table.softmaxResult(0)
     softmax.inverse = softmax.inverse * splat(scale)
     softmax.inverseLow = softmax.inverseLow * splat(scale)
     writeRow(out, n, streaming: streaming) { i, _ in softmax(kept.load(at: i &* elementBytes)) }
 }
 
-/// The softmax of a row whose exponentials are computed again.
+/// The softmax of the only row, or of a part of it, whose exponentials are computed again.
 @inline(never)
 func writeSoftmax(
-    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable, _ slice: Int,
-    streaming: Bool
+    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable, streaming: Bool
 ) {
-    let softmax = table.softmaxResult(slice)
+    let softmax = table.softmaxResult(0)
     writeRow(out, n, streaming: streaming) { i, count in softmax(load(x.element(i), count)) }
 }
 
 @inline(never)
 func writeLogSoftmax(
-    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable, _ slice: Int,
-    streaming: Bool
+    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable
 ) {
-    let logSoftmax = table.logSoftmaxResult(slice)
+    for r in 0..<rows.count {
+        let logSoftmax = table.logSoftmaxResult(r)
+        let x = rows.x + r &* rows.stride
+        writeRow(out + r &* outStride, rows.n, streaming: false) { i, count in
+            logSoftmax(load(x.element(i), count))
+        }
+    }
+}
+
+/// The log_softmax of the only row, or of a part of it.
+@inline(never)
+func writeLogSoftmax(
+    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable, streaming: Bool
+) {
+    let logSoftmax = table.logSoftmaxResult(0)
     writeRow(out, n, streaming: streaming) { i, count in logSoftmax(load(x.element(i), count)) }
+}
+
+func writeLogsumexp(
+    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable
+) {
+    for r in 0..<rows.count {
+        var value = table.logsumexp(r)
+        if cancels(value, max: table.max(r)) && rows.n > 1 {
+            let x = rows.x + r &* rows.stride
+            value = Element(nearZeroLogsumexp(x, elementBytes, rows.n, max: Double(table.max(r))))
+        }
+        (out + r &* outStride).storeBytes(of: value, as: Element.self)
+    }
 }

@@ -28,8 +28,8 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         table.set(0, stats!.pointee)
         table.setResults(Operation(op), 1)
         switch Operation(op) {
-        case .softmax: writeSoftmax(x!, out!, n, table, 0, streaming: streaming != 0)
-        case .logSoftmax: writeLogSoftmax(x!, out!, n, table, 0, streaming: streaming != 0)
+        case .softmax: writeSoftmax(x!, out!, n, table, streaming: streaming != 0)
+        case .logSoftmax: writeLogSoftmax(x!, out!, n, table, streaming: streaming != 0)
         case .logsumexp: out!.storeBytes(of: table.logsumexp(0), as: Element.self)
         }
     }

@@ -113,106 +113,136 @@ func sumRow(
     }
 }
 
-/// Sums a block's exponentials, and keeps them; `magic` and `low` are of its shift.
-///
-/// - Parameter ahead: how many bytes on the elements lie that are read next. They are asked for here, where memory has
-///   nothing else to do.
+/// Rows of at most one block each, and where their numbers stand in a table.
+struct RowBatch {
+    let x: UnsafeRawPointer
+    let stride: Int
+    /// The slice of the first row.
+    let first: Int
+    let count: Int
+    let n: Int
+
+    /// One row, taken to be followed by another.
+    @inline(__always)
+    init(_ x: UnsafeRawPointer, _ n: Int, slice: Int) {
+        self.init(x: x, stride: n &* elementBytes, first: slice, count: 1, n: n)
+    }
+
+    @inline(__always)
+    init(x: UnsafeRawPointer, stride: Int, first: Int, count: Int, n: Int) {
+        self.x = x
+        self.stride = stride
+        self.first = first
+        self.count = count
+        self.n = n
+    }
+
+    /// What the exponentials of a row take in a panel.
+    @inline(__always) var rowBytes: Int { (n &+ lanes &- 1) / lanes &* vectorBytes }
+    /// How many bytes on the elements lie that are read next. They are asked for while a row is summed, where memory has
+    /// nothing else to do.
+    @inline(__always) var ahead: Int { count &* stride }
+}
+
+/// Sums the exponentials of rows relative to the maxima in the table, and keeps them.
 @inline(never)
-func softmaxSum(
-    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, ahead: Int,
-    _ panel: ExponentialPanel, _ laneSums: LaneSums
-) {
-    sumRow(n, magic: splat(magic), laneSums) { i, present in
-        vector_prefetch(x.element(i) + ahead)
-        return maximum(load(x.element(i), present, fill: -.infinity), splat(low))
-    } term: { i, _, e in
-        panel.store(e, at: i &* elementBytes)
-        return e
+func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ panel: ExponentialPanel, _ laneSums: LaneSums) {
+    let (n, rowBytes, ahead) = (rows.n, rows.rowBytes, rows.ahead)
+    for slice in rows.first..<rows.first &+ rows.count {
+        let x = rows.x + (slice &- rows.first) &* rows.stride
+        let low = splat(table.low(slice))
+        let kept = panel.from(slice &* rowBytes)
+        sumRow(n, magic: splat(table.magic(slice)), laneSums.row(slice)) { i, present in
+            vector_prefetch(x.element(i) + ahead)
+            return maximum(load(x.element(i), present, fill: -.infinity), low)
+        } term: { i, _, e in
+            kept.store(e, at: i &* elementBytes)
+            return e
+        }
+        table.setCount(slice, 0)
     }
 }
 
-/// As `softmaxSum`, without the elements equal to `max`; returns their number.
+/// As `softmaxSums`, without the elements equal to the maximum, which are counted.
+///
+/// - Parameter isShifted: whether the maximum was taken off the elements.
 @inline(never)
-func logSum(
-    _ x: UnsafeRawPointer, _ n: Int, magic: Element, low: Element, max: Element, ahead: Int,
-    _ laneSums: LaneSums
-) -> Double {
-    var equal = splat(0)
-    sumRow(n, magic: splat(magic), laneSums) { i, present in
-        vector_prefetch(x.element(i) + ahead)
-        return maximum(load(x.element(i), present, fill: -.infinity), splat(low))
-    } term: { i, present, e in
-        let value = load(x.element(i), present, fill: -.infinity)
-        equal = vector_if_equal(value, splat(max), equal + splat(1), equal)
-        return Exponential(
-            tail: e.tail, power: vector_if_equal(value, splat(max), splat(0), e.power))
+func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ laneSums: LaneSums) {
+    let (n, ahead) = (rows.n, rows.ahead)
+    for slice in rows.first..<rows.first &+ rows.count {
+        let x = rows.x + (slice &- rows.first) &* rows.stride
+        let low = splat(table.low(slice))
+        let max = splat(isShifted ? 0 : table.max(slice))
+        var count: Int32 = 0
+        sumRow(n, magic: splat(table.magic(slice)), laneSums.row(slice)) { i, present in
+            vector_prefetch(x.element(i) + ahead)
+            return maximum(load(x.element(i), present, fill: -.infinity), low)
+        } term: { i, present, e in
+            // What is not there is NaN, so that it is not counted where the maximum is -inf.
+            let value = load(x.element(i), present, fill: .nan)
+            count &+= vector_count_equal(value, max)
+            return Exponential(tail: e.tail, power: vector_if_equal(value, max, splat(0), e.power))
+        }
+        table.setCount(slice, Double(count))
     }
-    return Double(vector_sum(equal))
 }
 
 /// -inf for every number, so that the sum beside an infinite maximum tells whether there is a NaN.
 @inline(__always)
 func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x) }
 
-/// Leaves the lane sums of one block of a row, relative to `max`: its own maximum, or that of the slice. Returns
-/// the count of the stats.
+/// The stats of rows, in the table: each phase is short for a row, so that the CPU works on several at a time.
 ///
-/// - Parameter spare: room for a block.
-@inline(__always)
-func blockSum(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, max: Element, magic: Element, low: Element,
-    ahead: Int, _ panel: ExponentialPanel, _ laneSums: LaneSums, spare: UnsafeMutableRawPointer
-) -> Double {
-    var (source, top) = (x, max)
-    if isFar(max) {
-        writeRow(spare, n, streaming: false) { i, count in load(x.element(i), count) - splat(max) }
-        (source, top) = (UnsafeRawPointer(spare), 0)
-    } else if max == .infinity {
-        writeRow(spare, n, streaming: false) { i, count in
-            onlyNaN(load(x.element(i), count))
-        }
-        source = UnsafeRawPointer(spare)
+/// - Parameter areKnown: whether the maxima are in the table, of the rows themselves or of longer ones.
+func rowStats(_ kind: SumKind, _ rows: RowBatch, areKnown: Bool = false, _ scratch: Scratch, _ panel: ExponentialPanel) {
+    let table = scratch.table
+    if !areKnown {
+        for r in 0..<rows.count { table.setMax(r, rowMax(rows.x + r &* rows.stride, rows.n)) }
     }
+    if table.setShifts(rows.count) {
+        sumRows(kind, rows, isShifted: false, table, panel, scratch)
+    } else {
+        for r in 0..<rows.count {
+            let x = rows.x + r &* rows.stride
+            let max = table.max(r)
+            let isShifted = isFar(max)
+            if isShifted {
+                writeRow(scratch.spare, rows.n, streaming: false) { i, count in
+                    load(x.element(i), count) - splat(max)
+                }
+            } else if max == .infinity {
+                writeRow(scratch.spare, rows.n, streaming: false) { i, count in
+                    onlyNaN(load(x.element(i), count))
+                }
+            }
+            let isCopied = isShifted || max == .infinity
+            let row = RowBatch(isCopied ? UnsafeRawPointer(scratch.spare) : x, rows.n, slice: r)
+            sumRows(kind, row, isShifted: isShifted, table, panel, scratch)
+        }
+    }
+    table.setTotals(rows.count, scratch.laneSums)
+}
+
+@inline(__always)
+func sumRows(
+    _ kind: SumKind, _ rows: RowBatch, isShifted: Bool, _ table: SliceTable, _ panel: ExponentialPanel,
+    _ scratch: Scratch
+) {
     switch kind {
-    case .all:
-        softmaxSum(source, n, magic: magic, low: low, ahead: ahead, panel, laneSums)
-        return 0
-    case .excludingMax:
-        return logSum(source, n, magic: magic, low: low, max: top, ahead: ahead, laneSums)
+    case .all: softmaxSums(rows, table, panel, scratch.laneSums)
+    case .excludingMax: logSums(rows, table, isShifted: isShifted, scratch.laneSums)
     }
 }
 
-/// The stats of one block.
+/// The stats of one block, relative to `max`: its own maximum, or that of the slice.
 func blockStats(
     _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ panel: ExponentialPanel,
     _ scratch: Scratch
 ) -> swiftmax_stats {
-    let shift = Shift(max: splat(max))
-    let count = blockSum(
-        kind, x, n, max: max, magic: shift.magic[0], low: shift.low[0], ahead: n &* elementBytes, panel,
-        scratch.laneSums, spare: scratch.spare)
-    scratch.table.setTotals(1, scratch.laneSums)
-    let total = scratch.table.total(0)
-    return swiftmax_stats(max: Double(max), high: total.high, low: total.low, count: count)
-}
-
-/// The stats of rows of one block each, in the table, in phases: each is short for a row, so that the CPU works on
-/// several rows at a time.
-func shortRowStats(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ xStride: Int, _ rows: Int, _ n: Int, rowBytes: Int,
-    _ scratch: Scratch
-) {
     let table = scratch.table
-    for r in 0..<rows { table.setMax(r, rowMax(x + r &* xStride, n)) }
-    table.setShifts(rows)
-    for r in 0..<rows {
-        let count = blockSum(
-            kind, x + r &* xStride, n, max: table.max(r), magic: table.magic(r), low: table.low(r),
-            ahead: rows &* xStride,
-            scratch.exponentials.from(r &* rowBytes), scratch.laneSums.row(r), spare: scratch.spare)
-        table.setCount(r, count)
-    }
-    table.setTotals(rows, scratch.laneSums)
+    table.setMax(0, max)
+    rowStats(kind, RowBatch(x, n, slice: 0), areKnown: true, scratch, panel)
+    return table.stats(from: 0).first
 }
 
 /// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table.
@@ -220,7 +250,7 @@ func shortRowStats(
 /// - Parameter step: from where the exponentials of one block are kept to where those of the next are, in bytes: 0
 ///   overwrites them.
 @inline(never)
-func rowStats(
+func longRowStats(
     _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ kept: ExponentialPanel, step: Int,
     _ scratch: Scratch
 ) -> swiftmax_stats {

@@ -110,16 +110,27 @@ struct SliceTable {
     @inline(__always)
     func max(_ slice: Int) -> Element { Element(wide(.max, slice).load(as: Double.self)) }
 
-    /// The constants of `Shift` for the first `count` slices.
+    /// The constants of `Shift` for the first `count` slices. False if one of the maxima is +inf, or has to be taken off
+    /// the elements.
     @inline(never)
-    func setShifts(_ count: Int) {
+    func setShifts(_ count: Int) -> Bool {
+        var rest = count
+        while rest & (lanes &- 1) != 0 {
+            setMax(rest, 0)
+            rest &+= 1
+        }
+        var ordinary = 0
         var slice = 0
         while slice < count {
-            let shift = Shift(max: wide_narrow(wide(.max, slice).loadUnaligned(as: Wide.self)))
+            let max = wide_narrow(wide(.max, slice).loadUnaligned(as: Wide.self))
+            let shift = Shift(max: max)
             vector_store(narrow(.magic, slice), shift.magic)
             vector_store(narrow(.low, slice), shift.low)
+            ordinary &+= Int(vector_count_equal(shift.base, splat(0)))
+            ordinary &-= Int(vector_count_equal(max, splat(.infinity)))
             slice &+= lanes
         }
+        return ordinary == rest
     }
 
     @inline(__always)
@@ -241,11 +252,16 @@ struct SliceTable {
     /// `GradientSum`.
     @inline(never)
     func setBackwardResults(_ count: Int) -> Bool {
+        var rest = count
+        while rest & (lanes &- 1) != 0 {
+            wide(.sumHigh, rest).storeBytes(of: 0, as: Double.self)
+            wide(.sumLow, rest).storeBytes(of: 0, as: Double.self)
+            rest &+= 1
+        }
         var slice = 0
         while slice < count {
             let total = GradientSum(
                 scale: splatWide(1), sum: sum(from: slice), plain: splatWide(0))
-            // Beyond the last slice may stand anything: at worst the others are taken with care too.
             if vector_sum(wide_narrow(total.needsScale)) != 0 { return false }
             let result = BackwardResult(total)
             vector_store(narrow(.inverse, slice), result.sum)

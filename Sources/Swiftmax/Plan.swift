@@ -5,7 +5,7 @@ import CSupport
 import CSwiftmax
 
 /// Slices up to this long go through the kernels as columns, many at a time.
-private var shortSlice: Int { 48 }
+private var shortSlice: Int { 3 }
 
 /// The same for gradients, whose sums cost less.
 private var shortGradient: Int { 2 }
