@@ -33,7 +33,7 @@ NOT_HOT = {
     "backwardRows": "once for each row",
     "backwardLongRows": "once for each row or block",
     "fill": "once for each row or block, by the functions of the table",
-    "shortRowStats": "once for each row",
+    "rowStats": "once for each row",
     "SliceTable.setResults": "once for each slice",
     "SliceTable.setBackwardResults": "once for each slice",
     "writeUnusualBackward": "only where a gradient is not finite",

@@ -182,7 +182,8 @@ func writeTile(
     func result(_ i: Int, _ v: Int, _ count: Int) -> Vector {
         let offset = v &* vectorBytes
         return table.backwardResult(from: v &* lanes)(
-            op, load(source.g.from(i).address + offset, count), load(source.y.from(i).address + offset, count))
+            op, load(source.g.from(i).address + offset, count), load(source.y.from(i).address + offset, count)
+        )
     }
     if source.present < lanes {
         for i in 0..<source.n {

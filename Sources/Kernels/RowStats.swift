@@ -194,7 +194,9 @@ func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x
 /// The stats of rows, in the table: each phase is short for a row, so that the CPU works on several at a time.
 ///
 /// - Parameter areKnown: whether the maxima are in the table, of the rows themselves or of longer ones.
-func rowStats(_ kind: SumKind, _ rows: RowBatch, areKnown: Bool = false, _ scratch: Scratch, _ panel: ExponentialPanel) {
+func rowStats(
+    _ kind: SumKind, _ rows: RowBatch, areKnown: Bool = false, _ scratch: Scratch, _ panel: ExponentialPanel
+) {
     let table = scratch.table
     if !areKnown {
         for r in 0..<rows.count { table.setMax(r, rowMax(rows.x + r &* rows.stride, rows.n)) }

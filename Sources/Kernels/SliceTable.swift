@@ -283,7 +283,8 @@ struct SliceTable {
     @inline(__always)
     func backwardResult(from slice: Int) -> BackwardResult {
         BackwardResult(
-            sum: vector_in_register(vector_load(narrow(.inverse, slice))), sumLow: vector_load(narrow(.inverseLow, slice)))
+            sum: vector_in_register(vector_load(narrow(.inverse, slice))),
+            sumLow: vector_load(narrow(.inverseLow, slice)))
     }
 
     @inline(__always)

@@ -4,11 +4,11 @@ import CKernels
 import CSupport
 import CSwiftmax
 
-/// Slices up to this long go through the kernels as columns, many at a time.
-private var shortSlice: Int { 3 }
-
-/// The same for gradients, whose sums cost less.
-private var shortGradient: Int { 2 }
+/// Slices up to this long go through the kernels as columns, many at a time. The sums of gradients cost less.
+private func shortSlice(_ work: Work) -> Int {
+    if work.kind == .backward { return 2 }
+    return work.wideBytes == 8 ? 5 : 15
+}
 
 /// Fewer neighbors than this are not worth a vector across them.
 private var fewColumns: Int { 8 }
@@ -86,7 +86,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
-    if areRows && n > (work.kind == .backward ? shortGradient : shortSlice) {
+    if areRows && n > shortSlice(work) {
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
@@ -106,7 +106,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
-    if n <= shortSlice && work.slices > 1 {
+    if n <= shortSlice(work) && work.slices > 1 {
         work.unitSlices = max(16, min(256, Work.cachedBytes / sliceBytes) & ~15)
         share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
         return true

@@ -201,8 +201,8 @@ SWIFTMAX_INLINE swiftmax_octet octet_subtract(swiftmax_octet a, swiftmax_octet b
     return a - b;
 }
 
-/// The lower half of each `width` lanes of a, and of b, so that 8, 4 and 2 in turn bring together what belongs
-/// to one of eight rows.
+/// The lower half of each `width` lanes of a, and of b, so that 8, 4 and 2 in turn bring together what
+/// belongs to one of eight rows.
 SWIFTMAX_INLINE swiftmax_octet octet_lower(swiftmax_octet a, swiftmax_octet b, int width) {
     if (width == 8)
         return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
@@ -263,8 +263,8 @@ SWIFTMAX_INLINE swiftmax_vector vector_load(const void *address) {
     return *(const swiftmax_unaligned_vector *)address;
 }
 
-/// `v`, in a register rather than as an operand in memory: AMD's Zen 5 takes about twice as long for an FMA of
-/// 512 bits that loads.
+/// `v`, in a register rather than as an operand in memory: AMD's Zen 5 takes about twice as long for an FMA
+/// of 512 bits that loads.
 SWIFTMAX_INLINE swiftmax_vector vector_in_register(swiftmax_vector v) {
 #if defined(__AVX512F__)
     __asm__("" : "+v"(v));
