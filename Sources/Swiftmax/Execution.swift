@@ -193,7 +193,7 @@ extension Work {
     }
 }
 
-/// Packs of slices as rows.
+/// Packs of slices as rows. Operands whose slices are rows already stay where they lie.
 func runPackedRows(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {
@@ -203,21 +203,31 @@ func runPackedRows(
     for unit in first..<end {
         let slice = unit &* size
         let rows = min(size, work.slices &- slice)
-        for operand in 0..<work.inputs {
-            for r in 0..<rows {
-                work.gatherRow(
-                    operand, slice &+ r, 0, n, packs.input(operand) + r &* rowBytes, packs)
+        let isRun = work.batch.run(from: slice) >= rows
+
+        func input(_ operand: Int) -> Work.Operand {
+            if isRun && work.isRow(operand) {
+                return Work.Operand(address: work.start(slice, operand), stride: work.step(operand))
             }
+            for r in 0..<rows {
+                work.gatherRow(operand, slice &+ r, 0, n, packs.input(operand) + r &* rowBytes, packs)
+            }
+            return Work.Operand(address: packs.input(operand), stride: rowBytes)
         }
-        let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
-        let other = Work.Operand(address: packs.input(1), stride: rowBytes)
+        let x = input(0)
+        let other = work.inputs == 1 ? x : input(1)
         if work.isReduction {
+            let results = packs.input(1)
             work.callRows(
-                packed, packed, Work.Operand(address: other.address, stride: work.wideBytes), rows,
-                packs.kernel)
-            work.scatterResults(other.address, slice, rows, packs)
+                x, x, Work.Operand(address: results, stride: work.wideBytes), rows, packs.kernel)
+            work.scatterResults(results, slice, rows, packs)
+        } else if isRun && work.isRow(work.output) {
+            let target = Work.Operand(
+                address: work.start(slice, work.output), stride: work.step(work.output))
+            work.callRows(x, other, target, rows, packs.kernel)
         } else {
-            work.callRows(packed, other, packed, rows, packs.kernel)
+            let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
+            work.callRows(x, other, packed, rows, packs.kernel)
             for r in 0..<rows {
                 work.scatterRow(slice &+ r, 0, n, packed.address + r &* rowBytes, packs)
             }

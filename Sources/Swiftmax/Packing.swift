@@ -91,10 +91,18 @@ private func copyEach<T: BitwiseCopyable>(
     _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
     _ targetStride: Int, _ count: Int, as type: T.Type
 ) {
-    var (from, to) = (source, target)
-    for _ in 0..<count {
-        to.storeBytes(of: from.loadUnaligned(as: type), as: type)
-        from += sourceStride
-        to += targetStride
+    @inline(__always)
+    func copy(_ sourceStride: Int, _ targetStride: Int) {
+        for i in 0..<count {
+            let element = (source + i &* sourceStride).loadUnaligned(as: type)
+            (target + i &* targetStride).storeBytes(of: element, as: type)
+        }
+    }
+    // The commonest strides as constants, for which the compiler has vectors: x[..., ::2] and x[..., ::-1].
+    let bytes = MemoryLayout<T>.size
+    switch (sourceStride, targetStride) {
+    case (2 &* bytes, bytes): copy(2 &* bytes, bytes)
+    case (-bytes, bytes): copy(-bytes, bytes)
+    default: copy(sourceStride, targetStride)
     }
 }
