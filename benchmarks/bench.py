@@ -197,10 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result: dict[str, Any] = {"machine": info, "cells": records}
     if not options.quick:
         result["memory"] = {name: memory.measure(name) for name in info["versions"]}
-    print(report.text(result))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(report.text(result))
     if options.plot:
         plots.draw(result, Path(__file__).parents[1] / "docs" / "images")
 

@@ -24,9 +24,9 @@ def over_ours(record: Record, name: str) -> float | None:
 
 
 def fastest_over_ours(record: Record) -> float:
-    """Return the fastest peer's time over ours."""
+    """Return the fastest peer's time over ours; infinity where no peer agrees with the formula."""
     rivals = set(record["times"]) - {peers.Swiftmax.name, peers.SwiftmaxOut.name}
-    return min(over_ours(record, name) or math.inf for name in rivals)
+    return min((over_ours(record, name) or math.inf for name in rivals), default=math.inf)
 
 
 def over_floor(record: Record) -> float:

@@ -31,22 +31,14 @@ struct GradientTile {
     }
 }
 
-/// Where the elements of a tile are kept until its sums are known. Rows of a matrix are often a power of two apart and
-/// would evict each other from the caches, were many of them to be read twice.
-struct KeptElements {
-    let g: UnsafeMutableRawPointer
-    let y: UnsafeMutableRawPointer
-    /// From one position to the next, in bytes.
-    let stride: Int
-}
-
 // MARK: Sums
 
 /// Sums the first block of a tile of `vectors` vectors with `present` columns each. Leaves the sum of
-/// lane k of vector v at k * `vectors` + v. For log_softmax y is neither read nor kept, as its results alone read it.
+/// lane k of vector v at k * `vectors` + v. For log_softmax y is not
+/// read, as its results alone need it.
 @inline(__always)
 func sumBlock(
-    _ op: Operation, _ tile: GradientTile, _ vectors: Int, _ present: Int, _ kept: KeptElements?,
+    _ op: Operation, _ tile: GradientTile, _ vectors: Int, _ present: Int,
     _ sums: UnsafeMutablePointer<LaneSum>
 ) {
     let n = min(block, tile.n)
@@ -61,11 +53,6 @@ func sumBlock(
             if op == .softmax { vector_prefetch(y + vectors &* vectorBytes) }
             let term = load(g, present)
             let factor = op == .softmax ? load(y, present) : term
-            if let kept {
-                let offset = i &* kept.stride &+ v &* vectorBytes
-                vector_store(kept.g + offset, term)
-                if op == .softmax { vector_store(kept.y + offset, factor) }
-            }
             var sum = isFirst ? LaneSum() : own[v]
             sum.add(op, term, factor)
             own[v] = sum
@@ -82,37 +69,35 @@ func sumBlock(
 
 @inline(__always)
 func sumBlock(
-    _ op: Operation, _ tile: GradientTile, _ kept: KeptElements?, _ sums: UnsafeMutablePointer<LaneSum>
+    _ op: Operation, _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
 ) {
     if tile.present < lanes {
-        sumBlock(op, tile, 1, tile.present, kept, sums)
-    } else if kept == nil {
-        sumBlock(op, tile, tile.vectors, lanes, nil, sums)
+        sumBlock(op, tile, 1, tile.present, sums)
     } else {
-        sumBlock(op, tile, tile.vectors, lanes, kept, sums)
+        sumBlock(op, tile, tile.vectors, lanes, sums)
     }
 }
 
 @inline(never)
 func softmaxBackwardSum(
-    _ tile: GradientTile, _ kept: KeptElements?, _ sums: UnsafeMutablePointer<LaneSum>
-) { sumBlock(.softmax, tile, kept, sums) }
+    _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
+) { sumBlock(.softmax, tile, sums) }
 
 @inline(never)
 func logSoftmaxBackwardSum(
-    _ tile: GradientTile, _ kept: KeptElements?, _ sums: UnsafeMutablePointer<LaneSum>
-) { sumBlock(.logSoftmax, tile, kept, sums) }
+    _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
+) { sumBlock(.logSoftmax, tile, sums) }
 
 /// Adds the sums of the first block of a tile to those in `table`, or sets them.
 func addBlock(
-    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ kept: KeptElements?, _ table: SliceTable,
+    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable,
     _ scratch: Scratch
 ) {
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
     if op == .softmax {
-        softmaxBackwardSum(tile, kept, sums)
+        softmaxBackwardSum(tile, sums)
     } else {
-        logSoftmaxBackwardSum(tile, kept, sums)
+        logSoftmaxBackwardSum(tile, sums)
     }
     for v in 0..<tile.vectors {
         let next = sumOfLanes(sums + v, min(tile.n, virtualLanes), step: tile.vectors)
@@ -122,10 +107,7 @@ func addBlock(
 
 // MARK: The operation
 
-/// Slices so short that their tiles stay in the second cache, wherever they lie.
-@inline(__always) private var fewRows: Int { 256 }
-/// What such tiles have of each input; their rows are at most as long as a table.
-@inline(__always) private var tileBytes: Int { 65536 }
+/// A row of a tile is read and written in one go: memory does not like shorter ones.
 @inline(__always) private var tileVectors: Int { 16 }
 
 /// The backward operation on `columns` slices, a tile at a time.
@@ -134,35 +116,24 @@ func backwardColumns(
     _ columns: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
     let table = scratch.table
-    let panels = scratch.exponentials
-    let keeps = n > fewRows && n <= block
-    let fitting = (keeps ? panelBytes : tileBytes) / (n &* vectorBytes)
-    let width = min(tileVectors, keeps ? fitting : max(4, fitting))
     var column = 0
     while column < columns {
         let left = columns &- column
-        let present = left < lanes ? left : min(width, left / lanes) &* lanes
-        let stride = max(vectorBytes, present &* elementBytes)
-        let kept = keeps ? KeptElements(g: panels.tails, y: panels.powers, stride: stride) : nil
+        let present = left < lanes ? left : min(tileVectors, left / lanes) &* lanes
         let tile = GradientTile(
             g: g.moved(by: column &* elementBytes), y: y.moved(by: column &* elementBytes),
             present: present, n: n)
         var first = 0
         while first < n {
-            addBlock(op, tile.from(first), isFirst: first == 0, kept, table, scratch)
+            addBlock(op, tile.from(first), isFirst: first == 0, table, scratch)
             first &+= block
         }
         let out = out.element(column)
         if table.setBackwardResults(present) {
-            var source = tile
-            if let kept {
-                source.g = Operand(address: kept.g, stride: stride)
-                if op == .softmax { source.y = Operand(address: kept.y, stride: stride) }
-            }
             if op == .softmax {
-                writeSoftmaxBackward(source, out, outStride, table, streaming: streaming)
+                writeSoftmaxBackward(tile, out, outStride, table, streaming: streaming)
             } else {
-                writeLogSoftmaxBackward(source, out, outStride, table, streaming: streaming)
+                writeLogSoftmaxBackward(tile, out, outStride, table, streaming: streaming)
             }
         } else {
             writeUnusualBackward(op, tile, out, outStride, table, scratch)
@@ -266,7 +237,7 @@ func scaledSum(
         }
         addBlock(
             op, GradientTile(g: scaled, y: part.y, present: tile.present, n: part.n), isFirst: first == 0,
-            nil, table, scratch)
+            table, scratch)
         first &+= block
     }
     return GradientSum(scale: splatWide(downScale), sum: table.sum(from: 0), plain: plain)

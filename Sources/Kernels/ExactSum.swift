@@ -247,18 +247,3 @@ func logOfExact(_ sum: swiftmax_exact_sum, max: Double) -> Double {
     w.low += v.low
     return -log1p(quotient(negated, w)).high[0]
 }
-
-/// logsumexp of a slice, right to half an ULP where it is between max and -max, max < 0: there max and the logarithm
-/// cancel.
-func nearZeroLogsumexp(_ x: UnsafeRawPointer, _ stride: Int, _ n: Int, max: Double) -> Double {
-    var sum = swiftmax_exact_sum(limbs: (0, 0, 0, 0))
-    addExact(x, stride, n, max: max, &sum)
-    return logOfExact(sum, max: max)
-}
-
-/// Whether a logsumexp has lost so much to the cancellation of max + log that it must be computed exactly: at half of
-/// |max| the error of the logarithm is three times as large in the result.
-@inline(__always)
-func cancels(_ result: Element, max: Element) -> Bool {
-    max < 0 && result.magnitude < max.magnitude * 0.5 && max.isFinite
-}

@@ -255,7 +255,7 @@ func forwardColumns(
         table.setResults(op, tile.count)
 
         if op == .logsumexp {
-            writeLogsumexp(tile, out.element(first), table)
+            writeLogsumexp(tile, out.element(first), table, scratch)
         } else {
             var column = 0
             while column < tile.count {
@@ -382,7 +382,9 @@ func writeLogSoftmax(_ source: Tile, _ target: TileResult, _ table: SliceTable, 
 }
 
 /// The results of a reduction, side by side.
-func writeLogsumexp(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: SliceTable) {
+func writeLogsumexp(
+    _ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch
+) {
     var slice = 0
     while slice < tile.count {
         store(out.element(slice), table.logsumexp(from: slice), min(lanes, tile.count &- slice))
@@ -391,7 +393,7 @@ func writeLogsumexp(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: Slice
     if tile.n == 1 { return }
     for slice in 0..<tile.count where cancels(table.logsumexp(slice), max: table.max(slice)) {
         let value = nearZeroLogsumexp(
-            tile.address.element(slice), tile.stride, tile.n, max: Double(table.max(slice)))
+            tile.address.element(slice), tile.stride, tile.n, max: Double(table.max(slice)), scratch)
         out.element(slice).storeBytes(of: Element(value), as: Element.self)
     }
 }

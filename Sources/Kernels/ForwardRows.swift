@@ -46,7 +46,7 @@ func forwardRows(
         case .softmax: writeSoftmax(batch.x, target, n, table, streaming: streaming)
         case .logSoftmax where n <= block: writeLogSoftmax(batch, target, outStride, table)
         case .logSoftmax: writeLogSoftmax(batch.x, target, n, table, streaming: streaming)
-        case .logsumexp: writeLogsumexp(batch, target, outStride, table)
+        case .logsumexp: writeLogsumexp(batch, target, outStride, table, scratch)
         }
         first &+= count
     }
@@ -137,13 +137,15 @@ func writeLogSoftmax(
 }
 
 func writeLogsumexp(
-    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable
+    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    _ scratch: Scratch
 ) {
     for r in 0..<rows.count {
         var value = table.logsumexp(r)
         if cancels(value, max: table.max(r)) && rows.n > 1 {
             let x = rows.x + r &* rows.stride
-            value = Element(nearZeroLogsumexp(x, elementBytes, rows.n, max: Double(table.max(r))))
+            value = Element(
+                nearZeroLogsumexp(x, elementBytes, rows.n, max: Double(table.max(r)), scratch))
         }
         (out + r &* outStride).storeBytes(of: value, as: Element.self)
     }

@@ -120,11 +120,13 @@ struct LogSoftmaxResult {
         #endif
     }
 
+    /// Every other subtraction is an FMA with a factor of 1, as Zen adds on other units than it multiplies.
     @inline(__always)
     func callAsFunction(_ x: Vector) -> Vector {
-        let d = x - max
-        let error = x - (d + max)
-        let y = d + ((error - logLow) - logHigh)
+        let one = vector_in_register(splat(1))
+        let d = vector_fma(one, x, -max)
+        let error = vector_fma(-one, d + max, x)
+        let y = d + vector_fma(one, error - logLow, -logHigh)
         // Where x is -inf the error is not a number and d is the result; elsewhere y <= d.
         return vector_min(d, y)
     }
