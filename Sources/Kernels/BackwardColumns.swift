@@ -8,8 +8,8 @@ import CVector
 
 /// The two inputs of some columns side by side: up to `tileVectors` whole vectors, or a part of one.
 struct GradientTile {
-    var g: Operand
-    var y: Operand
+    let g: Operand
+    let y: Operand
     /// Columns.
     let present: Int
     let n: Int
@@ -33,9 +33,8 @@ struct GradientTile {
 
 // MARK: Sums
 
-/// Sums the first block of a tile of `vectors` vectors with `present` columns each. Leaves the sum of
-/// lane k of vector v at k * `vectors` + v. For log_softmax y is not
-/// read, as its results alone need it.
+/// Sums the first block of a tile of `vectors` vectors with `present` columns each. Leaves the sum of lane k of vector v at
+/// k * `vectors` + v. For log_softmax y is not read, as its results alone need it.
 @inline(__always)
 func sumBlock(
     _ op: Operation, _ tile: GradientTile, _ vectors: Int, _ present: Int,

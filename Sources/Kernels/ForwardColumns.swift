@@ -148,6 +148,8 @@ func copyToPanel(
                 vector_load(source), vector_load(source + vectorBytes),
                 vector_load(source + 2 &* vectorBytes), vector_load(source + 3 &* vectorBytes)
             )
+            // The next vectors of the row: these are too few for the CPU to read ahead by itself.
+            for v in 4..<8 { vector_prefetch(source + v &* vectorBytes) }
             let destination = target + i &* vectorBytes
             vector_store(destination, values.0)
             vector_store(destination + columnBytes, values.1)

@@ -174,6 +174,38 @@ extension Work {
         }
     }
 
+    /// Gathers `rows` slices from `index` on, one after another; those without a gap between them at once.
+    func gatherRows(
+        _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        if isBlock(operand, index, rows) {
+            gather(start(index, operand), elementBytes, rows &* n, target, packs)
+            return
+        }
+        for r in 0..<rows {
+            gatherRow(operand, index &+ r, 0, n, target + r &* n &* wideBytes, packs)
+        }
+    }
+
+    /// The way back.
+    func scatterRows(
+        _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        if isBlock(output, index, rows) {
+            scatter(source, rows &* n, start(index, output), elementBytes, packs)
+            return
+        }
+        for r in 0..<rows {
+            scatterRow(index &+ r, 0, n, source + r &* n &* wideBytes, packs)
+        }
+    }
+
+    /// Whether slices lie one after another in memory, with nothing between their elements either.
+    private func isBlock(_ operand: Int, _ index: Int, _ rows: Int) -> Bool {
+        !hasMask && slice.count <= 1 && (n == 1 || elementStride(operand) == elementBytes)
+            && (rows == 1 || step(operand) == n &* elementBytes && batch.run(from: index) >= rows)
+    }
+
     /// Whether slices are rows in memory that need no change.
     func isRow(_ operand: Int) -> Bool {
         isWide && !hasMask && slice.count <= 1 && (n == 1 || elementStride(operand) == elementBytes)
@@ -199,7 +231,7 @@ func runPackedRows(
 ) {
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
-    let (n, rowBytes, size) = (work.n, work.n &* work.wideBytes, work.unitSlices)
+    let (rowBytes, size) = (work.n &* work.wideBytes, work.unitSlices)
     for unit in first..<end {
         let slice = unit &* size
         let rows = min(size, work.slices &- slice)
@@ -209,9 +241,7 @@ func runPackedRows(
             if isRun && work.isRow(operand) {
                 return Work.Operand(address: work.start(slice, operand), stride: work.step(operand))
             }
-            for r in 0..<rows {
-                work.gatherRow(operand, slice &+ r, 0, n, packs.input(operand) + r &* rowBytes, packs)
-            }
+            work.gatherRows(operand, slice, rows, packs.input(operand), packs)
             return Work.Operand(address: packs.input(operand), stride: rowBytes)
         }
         let x = input(0)
@@ -228,9 +258,7 @@ func runPackedRows(
         } else {
             let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
             work.callRows(x, other, packed, rows, packs.kernel)
-            for r in 0..<rows {
-                work.scatterRow(slice &+ r, 0, n, packed.address + r &* rowBytes, packs)
-            }
+            work.scatterRows(slice, rows, packed.address, packs)
         }
     }
 }
@@ -268,9 +296,7 @@ func runShortRows(
                         columns + r &* work.wideBytes, columnStride, count, n)
                 }
             } else {
-                for r in 0..<rows {
-                    work.gatherRow(operand, slice &+ r, 0, n, packs.rows + r &* rowBytes, packs)
-                }
+                work.gatherRows(operand, slice, rows, packs.rows, packs)
                 transpose(packs.rows, rowBytes, columns, columnStride, rows, n)
             }
         }
@@ -290,9 +316,7 @@ func runShortRows(
             }
         } else {
             transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows)
-            for r in 0..<rows {
-                work.scatterRow(slice &+ r, 0, n, packs.rows + r &* rowBytes, packs)
-            }
+            work.scatterRows(slice, rows, packs.rows, packs)
         }
     }
 }
