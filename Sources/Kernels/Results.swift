@@ -120,14 +120,14 @@ struct LogSoftmaxResult {
         #endif
     }
 
-    /// Every other subtraction is an FMA with a factor of 1, as Zen adds on other units than it multiplies.
+    /// Some subtractions are FMAs with a factor of 1, as Zen adds on other units than it multiplies.
     @inline(__always)
     func callAsFunction(_ x: Vector) -> Vector {
         let one = vector_in_register(splat(1))
-        let d = vector_fma(one, x, -max)
+        let d = x - max
         let error = vector_fma(-one, d + max, x)
         let y = d + vector_fma(one, error - logLow, -logHigh)
-        // Where x is -inf the error is not a number and d is the result; elsewhere y <= d.
+        // Where x is -inf the error is not a number and d is the result, as it is where d is none; elsewhere y <= d.
         return vector_min(d, y)
     }
 }
