@@ -50,6 +50,9 @@ struct Shift {
         self.low = low
     }
 
+    /// n of the maximum, as it was rounded: round(max / ln2).
+    @inline(__always) var k: Vector { splat(roundingMagic + exponentBias + spareExponent) - magic }
+
     /// The shift of slices with these maxima; an infinite maximum is taken for 0.
     @inline(__always)
     init(max: Vector) {
@@ -194,6 +197,19 @@ func wideExpTail(_ r: Wide) -> Wide {
     let q: Wide = doublePolynomial { q, c in q.map { wide_fma($0, r, splatWide(c)) } ?? splatWide(c) }
     return wide_fma(r * r, q, r)
 }
+
+#if SWIFTMAX_FLOAT32
+    /// The same to 2^-34: all that a Float result can use.
+    @inline(__always)
+    func shortExpTail(_ r: Wide) -> Wide {
+        var q = wide_fma(splatWide(0x1.9f08b99ad27a8p-13), r, splatWide(0x1.6d8cd43db9539p-10))
+        q = wide_fma(q, r, splatWide(0x1.1112705462510p-7))
+        q = wide_fma(q, r, splatWide(0x1.55548dfa4773bp-5))
+        q = wide_fma(q, r, splatWide(0x1.55555443ab803p-3))
+        q = wide_fma(q, r, splatWide(0x1.0000003a0c3b9p-1))
+        return wide_fma(r * r, q, r)
+    }
+#endif
 
 /// k of `rounded`, and exp(max - k ln2) = 1 + tail. A maximum outside the exact range, or infinite, counts
 /// as one at its border: such a block either is summed against the slice's own maximum (see

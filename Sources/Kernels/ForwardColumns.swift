@@ -25,22 +25,7 @@ func sumColumns(
         return ExponentialQuad(term(i, e.a), term(j, e.b), term(k, e.c), term(l, e.d))
     }
 
-    if n <= virtualLanes {
-        var i = 0
-        while i &+ 4 <= n {
-            let e = four(i, 1)
-            sums[i] = LaneSum(pair(of: e.a))
-            sums[i &+ 1] = LaneSum(pair(of: e.b))
-            sums[i &+ 2] = LaneSum(pair(of: e.c))
-            sums[i &+ 3] = LaneSum(pair(of: e.d))
-            i &+= 4
-        }
-        while i < n {
-            sums[i] = LaneSum(pair(of: one(i)))
-            i &+= 1
-        }
-        return sumOfLanes(sums, n)
-    }
+    if n <= virtualLanes { return sumShortColumns(n, one) { four($0, 1) } }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
@@ -63,66 +48,108 @@ func sumColumns(
     return sumOfLanes(sums, virtualLanes)
 }
 
-/// As the `softmaxSum` of a row; the elements are taken from the panel and give way to their powers.
-@inline(never)
-func softmaxSum(
-    _ panel: ExponentialPanel, _ n: Int, _ max: Vector, _ laneSums: UnsafeMutableRawPointer
-) -> Pair {
-    let shift = Shift(max: max)
-    return sumColumns(n, magic: shift.magic, laneSums) { i in
-        maximum(vector_load(panel.powers + i &* vectorBytes), shift.low)
-    } term: { i, e in
-        panel.store(e, at: i &* vectorBytes)
-        return e
-    }
-}
-
-/// As the `logSum` of a row; the elements are taken from the panel and left there.
-@inline(never)
-func logSum(
-    _ x: UnsafeRawPointer, _ n: Int, _ max: Vector, _ count: inout Vector,
-    _ laneSums: UnsafeMutableRawPointer
-) -> Pair {
-    let shift = Shift(max: max)
-    let zero = splat(0)
-    var equal = zero
-    let total = sumColumns(n, magic: shift.magic, laneSums) { i in
-        maximum(vector_load(x + i &* vectorBytes), shift.low)
-    } term: { i, e in
-        let value = vector_load(x + i &* vectorBytes)
-        equal = vector_if_equal(value, max, equal + splat(1), equal)
-        return Exponential(tail: e.tail, power: vector_if_equal(value, max, zero, e.power))
-    }
-    count = equal
-    return total
-}
-
-/// As the `blockStats` of a row. Leaves x - base in the panel where a base is taken off.
+/// The sum of at most one term per virtual lane, added in their tree: of the quads that start at element 0, 4, 8 and 12,
+/// the last two are added to the first two, one of these to the other, and so on.
 @inline(__always)
-func blockStats(
-    _ kind: SumKind, _ panel: ExponentialPanel, _ n: Int, _ max: Vector,
-    _ laneSums: UnsafeMutableRawPointer
-) -> Stats {
-    let base = farBase(max)
-    if vector_count_equal(base, splat(0)) != lanes {
-        for i in 0..<n {
-            let address = panel.powers + i &* vectorBytes
-            vector_store(address, vector_load(address) - base)
+func sumShortColumns(_ n: Int, _ one: (Int) -> Exponential, _ four: (Int) -> ExponentialQuad) -> Pair {
+    var total = PairQuad.zero
+    var start = 0
+    while start < min(n, 8) {
+        var half = PairQuad.zero
+        var i = start
+        while i < n {
+            var terms = PairQuad.zero
+            if i &+ 4 <= n {
+                terms = PairQuad(four(i))
+            } else {
+                terms.a = pair(of: one(i))
+                if i &+ 1 < n { terms.b = pair(of: one(i &+ 1)) }
+                if i &+ 2 < n { terms.c = pair(of: one(i &+ 2)) }
+            }
+            half = i == start ? terms : half + terms
+            i &+= 8
         }
+        total = start == 0 ? half : total + half
+        start &+= 4
     }
-    if vector_count_equal(max, splat(.infinity)) != 0 {
-        for i in 0..<n {
-            let address = panel.powers + i &* vectorBytes
-            let value = vector_load(address)
-            vector_store(address, vector_if_equal(max, splat(.infinity), onlyNaN(value), value))
+    return (total.a + total.c) + (total.b + total.d)
+}
+
+/// Columns of at most one block each in a panel, and how many; vector by vector, each contiguous. Their numbers
+/// are the first in a table.
+struct ColumnBatch {
+    let panel: ExponentialPanel
+    let count: Int
+    let n: Int
+
+    /// The vector of columns from `column` on.
+    @inline(__always)
+    func from(_ column: Int) -> ExponentialPanel { panel.from(column / lanes &* n &* vectorBytes) }
+}
+
+/// As the `softmaxSums` of rows; the elements are taken from the panel and give way to their powers.
+@inline(never)
+func softmaxSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMutableRawPointer) {
+    var column = 0
+    while column < columns.count {
+        let kept = columns.from(column)
+        let low = table.low(from: column)
+        let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
+            maximum(vector_load(kept.powers + i &* vectorBytes), low)
+        } term: { i, e in
+            kept.store(e, at: i &* vectorBytes)
+            return e
         }
+        table.setSum(from: column, sum)
+        column &+= lanes
     }
-    var count = splat(0)
-    let total =
-        kind == .all
-        ? softmaxSum(panel, n, max - base, laneSums)
-        : logSum(panel.powers, n, max - base, &count, laneSums)
-    return Stats(max: vector_widen(max), sum: total, count: vector_widen(count))
+}
+
+/// As the `logSums` of rows; the elements are taken from the panel and left there.
+@inline(never)
+func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMutableRawPointer) {
+    var column = 0
+    while column < columns.count {
+        let x = columns.from(column).powers
+        let low = table.low(from: column)
+        let max = table.max(from: column) - table.base(from: column)
+        let (zero, one) = (splat(0), splat(1))
+        var count = zero
+        let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
+            maximum(vector_load(x + i &* vectorBytes), low)
+        } term: { i, e in
+            let value = vector_load(x + i &* vectorBytes)
+            count = vector_if_equal(value, max, count + one, count)
+            return Exponential(tail: e.tail, power: vector_if_equal(value, max, zero, e.power))
+        }
+        table.setSum(from: column, sum)
+        table.setCount(from: column, vector_widen(count))
+        column &+= lanes
+    }
+}
+
+/// The stats of columns, their maxima being in the table already. Leaves x - base in the panel where a base is taken off.
+func columnStats(_ kind: SumKind, _ columns: ColumnBatch, _ scratch: Scratch, _ table: SliceTable) {
+    if !table.setShifts(columns.count) { adjustToMax(columns, table) }
+    switch kind {
+    case .all: softmaxSums(columns, table, scratch.columnLaneSums)
+    case .excludingMax: logSums(columns, table, scratch.columnLaneSums)
+    }
+}
+
+/// Takes the base off the columns that have one, and leaves nothing but NaN of those with an infinite maximum.
+func adjustToMax(_ columns: ColumnBatch, _ table: SliceTable) {
+    var column = 0
+    while column < columns.count {
+        let (max, base) = (table.max(from: column), table.base(from: column))
+        let elements = columns.from(column).powers
+        for i in 0..<columns.n {
+            let value = vector_load(elements + i &* vectorBytes)
+            let left = vector_if_equal(max, splat(.infinity), onlyNaN(value), value - base)
+            vector_store(elements + i &* vectorBytes, left)
+        }
+        column &+= lanes
+    }
 }
 
 // MARK: Panels
@@ -160,10 +187,10 @@ func copyToPanel(
             c = maximum(c, values.2)
             d = maximum(d, values.3)
         }
-        table.setPanelMax(a, from: column)
-        table.setPanelMax(b, from: column &+ lanes)
-        table.setPanelMax(c, from: column &+ 2 &* lanes)
-        table.setPanelMax(d, from: column &+ 3 &* lanes)
+        table.setMax(a, from: column)
+        table.setMax(b, from: column &+ lanes)
+        table.setMax(c, from: column &+ 2 &* lanes)
+        table.setMax(d, from: column &+ 3 &* lanes)
         target += 4 &* columnBytes
         column &+= 4 &* lanes
     }
@@ -175,7 +202,7 @@ func copyToPanel(
             vector_store(target + i &* vectorBytes, value)
             largest = maximum(largest, value)
         }
-        table.setPanelMax(largest, from: column)
+        table.setMax(largest, from: column)
         target += columnBytes
         column &+= lanes
     }
@@ -197,25 +224,17 @@ struct Tile {
 func tileStats(
     _ kind: SumKind, _ tile: Tile, known: SliceTable?, _ scratch: Scratch, _ table: SliceTable
 ) {
-    let panel = scratch.exponentials
     var start = 0
     while start < tile.n {
-        let length = min(block, tile.n &- start)
+        let columns = ColumnBatch(
+            panel: scratch.exponentials, count: tile.count, n: min(block, tile.n &- start))
+        let part = start == 0 ? table : scratch.blockTable
         copyToPanel(
-            tile.address + start &* tile.stride, tile.stride, tile.count, length, panel.powers, table)
-        var column = 0
-        while column < tile.count {
-            let max = known.map { wide_narrow($0.stats(from: column).max) } ?? table.panelMax(from: column)
-            let part = panel.from(column / lanes &* length &* vectorBytes)
-            var stats = blockStats(kind, part, length, max, scratch.columnLaneSums)
-            if start > 0 {
-                var all = table.stats(from: column)
-                all.append(stats, kind)
-                stats = all
-            }
-            table.set(from: column, stats)
-            column &+= lanes
-        }
+            tile.address + start &* tile.stride, tile.stride, tile.count, columns.n,
+            columns.panel.powers, part)
+        if let known { part.copyMaxima(of: known, columns.count) }
+        columnStats(kind, columns, scratch, part)
+        if start > 0 { table.append(part, columns.count, kind) }
         start &+= block
     }
 }

@@ -102,16 +102,26 @@ func log1p(_ v: Pair) -> Pair {
     return Pair(sumOrdered: leading.high, rest)
 }
 
-/// log(1 + v) for v >= 0 in plain double, to about 2^-50: all that a Float result can use.
-@inline(__always)
-func log1p(_ v: Wide) -> Wide {
-    let one = splatWide(1)
-    let m = v + one
-    let j = wide_exponent(m)
-    let scale = wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
-    // Next to v = 0, where j is 0, f is v itself.
-    let f = wide_if_equal(j, splatWide(0), v, m * scale - one)
-    let z = f / (f + splatWide(2))
-    let u = z * z
-    return wide_fma(j, splatWide(0x1.62e42fefa39efp-1), wide_fma(z * u, logPolynomial(u), z + z))
-}
+#if SWIFTMAX_FLOAT32
+    /// p(u) to 2^-37 of log(m): all that a Float result can use.
+    @inline(__always)
+    func shortLogPolynomial(_ u: Wide) -> Wide {
+        var p = wide_fma(splatWide(0x1.e2fb5c0020601p-3), u, splatWide(0x1.2438b80be10b3p-2))
+        p = wide_fma(p, u, splatWide(0x1.999a7b015028dp-2))
+        return wide_fma(p, u, splatWide(0x1.555554fd5f3f1p-1))
+    }
+
+    /// log(1 + v) for v >= 0 in plain double, to about 2^-50 or what `polynomial` is worth.
+    @inline(__always)
+    func log1p(_ v: Wide, _ polynomial: (Wide) -> Wide) -> Wide {
+        let one = splatWide(1)
+        let m = v + one
+        let j = wide_exponent(m)
+        let scale = wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
+        // Next to v = 0, where j is 0, f is v itself.
+        let f = wide_if_equal(j, splatWide(0), v, m * scale - one)
+        let z = f / (f + splatWide(2))
+        let u = z * z
+        return wide_fma(j, splatWide(0x1.62e42fefa39efp-1), wide_fma(z * u, polynomial(u), z + z))
+    }
+#endif

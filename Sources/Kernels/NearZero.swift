@@ -53,6 +53,6 @@ func nearZeroLogsumexp(
             laneSums.set(firstLane: firstLane, Pair(high: sum, low: splatWide(0)))
             firstLane &+= lanes
         }
-        return log1p(splatWide(laneSums.totals.high[0]) - splatWide(1))[0]
+        return log1p(splatWide(laneSums.totals.high[0]) - splatWide(1), logPolynomial)[0]
     }
 #endif

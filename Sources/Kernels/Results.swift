@@ -23,16 +23,16 @@ struct SoftmaxResult {
     /// One slice per lane.
     @inline(__always)
     init(_ stats: Stats) {
-        shift = Shift(max: wide_narrow(stats.max))
-        let one = splatWide(1)
-        var high = one / stats.sum.high
+        let max = wide_narrow(stats.max)
+        shift = Shift(max: max)
         // An infinite maximum, or nothing but -inf: the slice is NaN.
-        high = wide_if_equal(stats.max - stats.max, splatWide(0), high, splatWide(.nan))
-        inverse = wide_narrow(high)
+        let one = vector_if_equal(max - max, splat(0), splat(1), splat(.nan))
+        let sum = stats.sum
+        inverse = one / wide_narrow(sum.high)
         #if SWIFTMAX_FLOAT64
-            inverseLow = (residual(high, stats.sum.high, one) - high * stats.sum.low) * high
+            inverseLow = (residual(inverse, sum.high, one) - inverse * sum.low) * inverse
         #else
-            inverseLow = wide_narrow(high - vector_widen(inverse))
+            inverseLow = wide_narrow(residual(vector_widen(inverse), sum.high, splatWide(1))) * inverse
         #endif
     }
 
@@ -49,44 +49,52 @@ struct SoftmaxResult {
     }
 }
 
-/// What turns the elements of a slice into its log_softmax, x - max - log(sum(exp(x - max))), and gives its
-/// logsumexp. The logarithm is that of 1 + (count - 1 + the rest of the sum), where nothing cancels: it is
-/// right to its last bits next to 0 too, and so is the difference, as both terms are negative or 0.
+extension Stats {
+    /// The sum of exp(x - max) over all elements but one of those that equal the maximum.
+    @inline(__always)
+    var others: Pair {
+        let narrowMax = wide_narrow(max)
+        let shift = Shift(max: narrowMax)
+        let sum = sum.scaled(by: splatWide(1 / spareScale))
+        // The elements were scaled by 2^-k, and exp(max - k ln2) = 1 + tail.
+        #if SWIFTMAX_FLOAT64
+            let (_, tail) = wideExponent(max: max - shift.base)
+            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), tail))
+            let others = Pair(sum: count - splatWide(1), rest.high)
+            return Pair(high: others.high, low: others.low + rest.low)
+        #else
+            let near = vector_if_equal(narrowMax - narrowMax, splat(0), narrowMax - shift.base, splat(0))
+            let r = wide_fma(vector_widen(shift.k), splatWide(0x1.62e42fefa39efp-1), -vector_widen(near))
+            let rest = wide_fma(sum.high, shortExpTail(r), sum.high)
+            return Pair(high: count - splatWide(1) + rest, low: splatWide(0))
+        #endif
+    }
+}
+
+/// What gives the log_softmax of a slice, x - max - log(sum(exp(x - max))), and its logsumexp. The logarithm is
+/// that of 1 + the sum of the others, where nothing cancels: it is right to its last bits next to 0 too, and so is
+/// the difference, as both terms are negative or 0.
 struct LogResult {
     var max: Wide
     var log: Pair
 
+    /// One slice per lane; see `Stats.others`.
     @inline(__always)
-    init(max: Wide, log: Pair) {
+    init(max: Wide, others: Pair) {
         self.max = max
-        self.log = log
-    }
-
-    /// One slice per lane.
-    @inline(__always)
-    init(_ stats: Stats) {
-        max = stats.max
-        let shift = Shift(max: wide_narrow(max))
-        let (_, tail) = wideExponent(max: max - vector_widen(shift.base))
-        let sum = stats.sum.scaled(by: splatWide(1 / spareScale))
         #if SWIFTMAX_FLOAT64
-            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), tail))
-            let others = Pair(sum: stats.count - splatWide(1), rest.high)
-            log = log1p(Pair(high: others.high, low: others.low + rest.low))
+            log = log1p(others)
         #else
-            let rest = sum.high / (splatWide(1) + tail)
-            log = Pair(high: log1p(stats.count - splatWide(1) + rest), low: splatWide(0))
+            log = Pair(high: log1p(others.high, shortLogPolynomial), low: splatWide(0))
         #endif
     }
 
-    /// The logsumexp.
+    /// max + log. An infinite maximum is the result, unless there was a NaN.
     @inline(__always)
-    func logsumexp(_ stats: Stats) -> Vector {
+    var logsumexp: Vector {
         let result = Pair(sum: max, log.high)
         let finite = result.high + (result.low + log.low)
-        // An infinite maximum is the result, unless there was a NaN.
-        let infinite = max + stats.sum.high * splatWide(0)
-        return wide_narrow(wide_if_equal(max - max, splatWide(0), finite, infinite))
+        return wide_narrow(wide_if_equal(max - max, splatWide(0), finite, max + (log.high - log.high)))
     }
 }
 
@@ -109,10 +117,10 @@ struct LogSoftmaxResult {
     /// One slice per lane. With an infinite maximum every log_softmax is NaN, as it is with a NaN in the sum.
     @inline(__always)
     init(_ result: LogResult) {
-        let nan = splatWide(.nan)
-        let difference = result.log.high - result.log.high + (result.max - result.max)
-        max = wide_narrow(wide_if_equal(difference, splatWide(0), result.max, nan))
+        let narrowMax = wide_narrow(result.max)
         logHigh = wide_narrow(result.log.high)
+        let difference = logHigh - logHigh + (narrowMax - narrowMax)
+        max = vector_if_equal(difference, splat(0), narrowMax, splat(.nan))
         #if SWIFTMAX_FLOAT64
             logLow = result.log.low
         #else

@@ -21,6 +21,9 @@ struct Scratch {
     /// Room for one block of elements.
     @inline(__always) var spare: UnsafeMutableRawPointer { address + 2 &* tableBytes }
 
+    /// The same room, for the stats of a block of columns.
+    @inline(__always) var blockTable: SliceTable { SliceTable(address: spare) }
+
     /// Room for the virtual lanes of each of a batch of rows.
     @inline(__always) var laneSums: LaneSums { LaneSums(address: columnLaneSums) }
 
@@ -48,7 +51,8 @@ struct SliceTable {
         /// gradients the two parts of their sum in the last two.
         case base, magic, low, inverse, inverseLow
         case logsumexp
-        case panelMax
+        /// Of the blocks of one row.
+        case blockMax
     }
 
     @inline(__always)
@@ -100,7 +104,7 @@ struct SliceTable {
         wide(.sumLow, slice).storeBytes(of: sum.low, as: Wide.self)
     }
 
-    // MARK: Stats of rows, in phases
+    // MARK: Stats in phases
 
     @inline(__always)
     func setMax(_ slice: Int, _ max: Element) {
@@ -108,7 +112,15 @@ struct SliceTable {
     }
 
     @inline(__always)
+    func setMax(_ max: Vector, from slice: Int) {
+        wide(.max, slice).storeBytes(of: vector_widen(max), as: Wide.self)
+    }
+
+    @inline(__always)
     func max(_ slice: Int) -> Element { Element(wide(.max, slice).load(as: Double.self)) }
+
+    @inline(__always)
+    func max(from slice: Int) -> Vector { wide_narrow(wide(.max, slice).loadUnaligned(as: Wide.self)) }
 
     /// The constants of `Shift` for the first `count` slices. False if one of the maxima is +inf, or has to be taken off
     /// the elements.
@@ -122,8 +134,9 @@ struct SliceTable {
         var ordinary = 0
         var slice = 0
         while slice < count {
-            let max = wide_narrow(wide(.max, slice).loadUnaligned(as: Wide.self))
+            let max = max(from: slice)
             let shift = Shift(max: max)
+            vector_store(narrow(.base, slice), shift.base)
             vector_store(narrow(.magic, slice), shift.magic)
             vector_store(narrow(.low, slice), shift.low)
             ordinary &+= Int(vector_count_equal(shift.base, splat(0)))
@@ -140,8 +153,22 @@ struct SliceTable {
     func low(_ slice: Int) -> Element { narrow(.low, slice).load(as: Element.self) }
 
     @inline(__always)
+    func base(from slice: Int) -> Vector { vector_load(narrow(.base, slice)) }
+
+    @inline(__always)
+    func magic(from slice: Int) -> Vector { vector_load(narrow(.magic, slice)) }
+
+    @inline(__always)
+    func low(from slice: Int) -> Vector { vector_load(narrow(.low, slice)) }
+
+    @inline(__always)
     func setCount(_ slice: Int, _ count: Double) {
         wide(.count, slice).storeBytes(of: count, as: Double.self)
+    }
+
+    @inline(__always)
+    func setCount(from slice: Int, _ count: Wide) {
+        wide(.count, slice).storeBytes(of: count, as: Wide.self)
     }
 
     /// The sums of the first `count` slices, from those of their virtual lanes.
@@ -160,37 +187,82 @@ struct SliceTable {
         (wide(.sumHigh, slice).load(as: Double.self), wide(.sumLow, slice).load(as: Double.self))
     }
 
-    // MARK: Stats of columns
-
-    /// The maxima of the columns in the panel.
-    @inline(__always)
-    func panelMax(from slice: Int) -> Vector { vector_load(narrow(.panelMax, slice)) }
-
-    @inline(__always)
-    func setPanelMax(_ max: Vector, from slice: Int) { vector_store(narrow(.panelMax, slice), max) }
-
     /// The maxima of the blocks of one row.
     @inline(__always)
-    func blockMax(_ index: Int) -> Element { narrow(.panelMax, index).load(as: Element.self) }
+    func blockMax(_ index: Int) -> Element { narrow(.blockMax, index).load(as: Element.self) }
 
     @inline(__always)
     func setBlockMax(_ index: Int, _ max: Element) {
-        narrow(.panelMax, index).storeBytes(of: max, as: Element.self)
+        narrow(.blockMax, index).storeBytes(of: max, as: Element.self)
+    }
+
+    // MARK: Stats of several blocks
+
+    /// The first `count` maxima of another table.
+    func copyMaxima(of other: SliceTable, _ count: Int) {
+        wide(.max, 0).copyMemory(from: other.wide(.max, 0), byteCount: count &* 8)
+    }
+
+    /// Appends the stats of the next block to the first `count`.
+    @inline(never)
+    func append(_ next: SliceTable, _ count: Int, _ kind: SumKind) {
+        var slice = 0
+        while slice < count {
+            var all = stats(from: slice)
+            all.append(next.stats(from: slice), kind)
+            set(from: slice, all)
+            slice &+= lanes
+        }
     }
 
     // MARK: Constants
 
     /// Turns the stats of the first `count` slices into what gives their results.
-    @inline(never)
     func setResults(_ op: Operation, _ count: Int) {
+        switch op {
+        case .softmax: setSoftmaxResults(count)
+        case .logSoftmax:
+            setOthers(count)
+            setLogSoftmaxResults(count)
+        case .logsumexp:
+            setOthers(count)
+            setLogsumexps(count)
+        }
+    }
+
+    @inline(never)
+    private func setSoftmaxResults(_ count: Int) {
+        forEachVector(count) { set(from: $0, SoftmaxResult(stats(from: $0))) }
+    }
+
+    /// Puts `Stats.others` in the place of the sums: a step of its own, as it takes much longer than it does work, and
+    /// so does the next, but each is short enough for the CPU to have several under way.
+    @inline(never)
+    private func setOthers(_ count: Int) {
+        forEachVector(count) { setSum(from: $0, stats(from: $0).others) }
+    }
+
+    @inline(never)
+    private func setLogSoftmaxResults(_ count: Int) {
+        forEachVector(count) { set(from: $0, LogSoftmaxResult(logResult(from: $0))) }
+    }
+
+    @inline(never)
+    private func setLogsumexps(_ count: Int) {
+        forEachVector(count) { vector_store(narrow(.logsumexp, $0), logResult(from: $0).logsumexp) }
+    }
+
+    @inline(__always)
+    private func logResult(from slice: Int) -> LogResult {
+        LogResult(max: wide(.max, slice).loadUnaligned(as: Wide.self), others: sum(from: slice))
+    }
+
+    /// Calls `body` with the first of each vector of slices.
+    @inline(__always)
+    private func forEachVector(_ count: Int, _ body: (Int) -> Void) {
         var slice = 0
         while slice < count {
-            let stats = stats(from: slice)
-            switch op {
-            case .softmax: set(from: slice, SoftmaxResult(stats))
-            case .logSoftmax: set(from: slice, LogSoftmaxResult(LogResult(stats)))
-            case .logsumexp: vector_store(narrow(.logsumexp, slice), LogResult(stats).logsumexp(stats))
-            }
+            body(slice)
             slice &+= lanes
         }
     }

@@ -103,6 +103,33 @@ func pair(of e: Exponential) -> Pair {
 
 // MARK: Across the virtual lanes of columns
 
+/// Four sums per lane.
+struct PairQuad {
+    var a: Pair
+    var b: Pair
+    var c: Pair
+    var d: Pair
+
+    @inline(__always)
+    init(a: Pair, b: Pair, c: Pair, d: Pair) {
+        (self.a, self.b, self.c, self.d) = (a, b, c, d)
+    }
+
+    @inline(__always)
+    init(_ e: ExponentialQuad) {
+        self.init(a: pair(of: e.a), b: pair(of: e.b), c: pair(of: e.c), d: pair(of: e.d))
+    }
+
+    static var zero: PairQuad {
+        @inline(__always) get { PairQuad(a: .zero, b: .zero, c: .zero, d: .zero) }
+    }
+
+    @inline(__always)
+    static func + (x: PairQuad, y: PairQuad) -> PairQuad {
+        PairQuad(a: x.a + y.a, b: x.b + y.b, c: x.c + y.c, d: x.d + y.d)
+    }
+}
+
 /// The sum of one virtual lane of as many slices, or of as many virtual lanes of one slice, as a vector has lanes.
 struct LaneSum {
     var high: Wide

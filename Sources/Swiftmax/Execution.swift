@@ -104,14 +104,49 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
     let tiles = (columns &+ width &- 1) / width
     for unit in first..<end {
         let column = unit % tiles &* width
-        func operand(_ i: Int) -> Work.Operand {
+        func operand(_ i: Int, _ column: Int) -> Work.Operand {
             Work.Operand(
                 address: work.start(unit / tiles, i) + column &* work.elementBytes,
                 stride: work.elementStride(i))
         }
-        work.callColumns(
-            operand(0), operand(work.inputs &- 1), operand(work.output), min(width, columns &- column),
-            scratch)
+        let end = column &+ min(width, columns &- column)
+        let odd = work.oddColumns(end &- column)
+        if end &- odd > column {
+            work.callColumns(
+                operand(0, column), operand(work.inputs &- 1, column), operand(work.output, column),
+                end &- odd &- column, scratch)
+        }
+        for column in end &- odd..<end {
+            work.callPackedColumn(
+                operand(0, column), operand(work.inputs &- 1, column), operand(work.output, column),
+                Work.Packs(scratch: scratch))
+        }
+    }
+}
+
+extension Work {
+    /// How many of so many columns are better packed as rows, one by one: the last, where they would fill less than a
+    /// quarter of a vector.
+    fileprivate func oddColumns(_ columns: Int) -> Int {
+        let lanes = 64 / elementBytes
+        let odd = columns % lanes
+        return odd < lanes / 4 && n >= 2 &* lanes && n &* elementBytes <= Work.packBytes ? odd : 0
+    }
+
+    /// Packs one column as a row.
+    fileprivate func callPackedColumn(_ a: Operand, _ b: Operand, _ out: Operand, _ packs: Packs) {
+        func packed(_ operand: Operand, _ index: Int) -> Operand {
+            gather(operand.address, operand.stride, n, packs.input(index), packs)
+            return Operand(address: packs.input(index), stride: 0)
+        }
+        let x = packed(a, 0)
+        let other = inputs == 1 ? x : packed(b, 1)
+        if isReduction {
+            callRows(x, other, out, 1, packs.kernel)
+        } else {
+            callRows(x, other, x, 1, packs.kernel)
+            scatter(x.address, n, out.address, out.stride, packs)
+        }
     }
 }
 
