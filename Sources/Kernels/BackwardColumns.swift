@@ -78,20 +78,62 @@ func sumBlock(
 }
 
 @inline(never)
-func softmaxBackwardSum(
-    _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
-) { sumBlock(.softmax, tile, sums) }
+func softmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
+    sumBlock(.softmax, tile, sums)
+}
 
 @inline(never)
-func logSoftmaxBackwardSum(
-    _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
-) { sumBlock(.logSoftmax, tile, sums) }
+func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
+    sumBlock(.logSoftmax, tile, sums)
+}
+
+/// The sums of the whole vectors of a tile, of slices no longer than there are virtual lanes.
+@inline(__always)
+func setShortSums(_ op: Operation, _ tile: GradientTile, _ table: SliceTable) {
+    let (vectors, ahead) = (tile.vectors, tile.vectors &* vectorBytes)
+    let (gStride, yStride) = (tile.g.stride, tile.y.stride)
+    for v in 0..<vectors {
+        let (g, y) = (tile.g.address + v &* vectorBytes, tile.y.address + v &* vectorBytes)
+        @inline(__always)
+        func term(_ i: Int) -> Pair {
+            let (g, y) = (g + i &* gStride, y + i &* yStride)
+            vector_prefetch(g + ahead)
+            if op == .softmax { vector_prefetch(y + ahead) }
+            var sum = LaneSum()
+            sum.add(op, vector_load(g), vector_load(y))
+            return sum.pair
+        }
+        let sum = sumOfLanes(tile.n) {
+            term($0)
+        } four: {
+            PairQuad(a: term($0), b: term($0 &+ 1), c: term($0 &+ 2), d: term($0 &+ 3))
+        }
+        table.setSum(from: v &* lanes, sum)
+    }
+}
+
+@inline(never)
+func setShortSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable) {
+    setShortSums(.softmax, tile, table)
+}
+
+@inline(never)
+func setShortLogSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable) {
+    setShortSums(.logSoftmax, tile, table)
+}
 
 /// Adds the sums of the first block of a tile to those in `table`, or sets them.
 func addBlock(
-    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable,
-    _ scratch: Scratch
+    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable, _ scratch: Scratch
 ) {
+    if isFirst && tile.n <= virtualLanes && tile.present >= lanes {
+        if op == .softmax {
+            setShortSoftmaxBackwardSums(tile, table)
+        } else {
+            setShortLogSoftmaxBackwardSums(tile, table)
+        }
+        return
+    }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
     if op == .softmax {
         softmaxBackwardSum(tile, sums)

@@ -25,7 +25,13 @@ func sumColumns(
         return ExponentialQuad(term(i, e.a), term(j, e.b), term(k, e.c), term(l, e.d))
     }
 
-    if n <= virtualLanes { return sumShortColumns(n, one) { four($0, 1) } }
+    if n <= virtualLanes {
+        return sumOfLanes(n) {
+            pair(of: one($0))
+        } four: {
+            PairQuad(four($0, 1))
+        }
+    }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
@@ -46,33 +52,6 @@ func sumColumns(
         sums[lane] = LaneSum(sum.pair)
     }
     return sumOfLanes(sums, virtualLanes)
-}
-
-/// The sum of at most one term per virtual lane, added in their tree: of the quads that start at element 0, 4, 8 and 12,
-/// the last two are added to the first two, one of these to the other, and so on.
-@inline(__always)
-func sumShortColumns(_ n: Int, _ one: (Int) -> Exponential, _ four: (Int) -> ExponentialQuad) -> Pair {
-    var total = PairQuad.zero
-    var start = 0
-    while start < min(n, 8) {
-        var half = PairQuad.zero
-        var i = start
-        while i < n {
-            var terms = PairQuad.zero
-            if i &+ 4 <= n {
-                terms = PairQuad(four(i))
-            } else {
-                terms.a = pair(of: one(i))
-                if i &+ 1 < n { terms.b = pair(of: one(i &+ 1)) }
-                if i &+ 2 < n { terms.c = pair(of: one(i &+ 2)) }
-            }
-            half = i == start ? terms : half + terms
-            i &+= 8
-        }
-        total = start == 0 ? half : total + half
-        start &+= 4
-    }
-    return (total.a + total.c) + (total.b + total.d)
 }
 
 /// Columns of at most one block each in a panel, and how many; vector by vector, each contiguous. Their numbers

@@ -155,20 +155,35 @@ struct LaneSum {
     }
 }
 
-/// The tree of LaneSums.totals over the first `used` virtual lanes, `step` sums apart; the others would add zeros.
+/// The tree of LaneSums.totals over the first `used` virtual lanes; the others would add zeros. Of the quads that start at
+/// lane 0, 4, 8 and 12, the last two are added to the first two, one of these to the other, and so on.
+@inline(__always)
+func sumOfLanes(_ used: Int, one: (_ lane: Int) -> Pair, four: (_ lane: Int) -> PairQuad) -> Pair {
+    let whole = used & ~3
+    let last = PairQuad(
+        a: whole < used ? one(whole) : .zero, b: whole &+ 1 < used ? one(whole &+ 1) : .zero,
+        c: whole &+ 2 < used ? one(whole &+ 2) : .zero, d: .zero)
+    @inline(__always)
+    func quad(_ lane: Int) -> PairQuad { lane < whole ? four(lane) : last }
+
+    var total = quad(0)
+    if virtualLanes > 8 && used > 8 { total = total + quad(8) }
+    if used > 4 {
+        var others = quad(4)
+        if virtualLanes > 8 && used > 12 { others = others + quad(12) }
+        total = total + others
+    }
+    return (total.a + total.c) + (total.b + total.d)
+}
+
+/// The same from memory, where the sums are `step` apart.
 @inline(__always)
 func sumOfLanes(_ sums: UnsafeMutablePointer<LaneSum>, _ used: Int, step: Int = 1) -> Pair {
-    var half = virtualLanes / 2
-    while half > 0 {
-        var lane = 0
-        while lane < half && lane &+ half < used {
-            let own = sums + lane &* step
-            own.pointee = LaneSum(own.pointee.pair + own[half &* step].pair)
-            lane &+= 1
-        }
-        half /= 2
+    @inline(__always)
+    func sum(_ lane: Int) -> Pair { sums[lane &* step].pair }
+    return sumOfLanes(used, one: sum) {
+        PairQuad(a: sum($0), b: sum($0 &+ 1), c: sum($0 &+ 2), d: sum($0 &+ 3))
     }
-    return sums.pointee.pair
 }
 
 // MARK: Across the virtual lanes of one row
