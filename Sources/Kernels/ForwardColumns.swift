@@ -26,11 +26,20 @@ func sumColumns(
     }
 
     if n <= virtualLanes {
-        return sumOfLanes(n) {
-            pair(of: one($0))
-        } four: {
-            PairQuad(four($0, 1))
+        var i = 0
+        while i &+ 4 <= n {
+            let e = four(i, 1)
+            sums[i] = LaneSum(pair(of: e.a))
+            sums[i &+ 1] = LaneSum(pair(of: e.b))
+            sums[i &+ 2] = LaneSum(pair(of: e.c))
+            sums[i &+ 3] = LaneSum(pair(of: e.d))
+            i &+= 4
         }
+        while i < n {
+            sums[i] = LaneSum(pair(of: one(i)))
+            i &+= 1
+        }
+        return sumOfLanes(sums, n)
     }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
