@@ -63,29 +63,36 @@ func sumColumns(
     return sumOfLanes(sums, virtualLanes)
 }
 
-/// Columns of at most one block each in a panel, and how many; vector by vector, each contiguous. Their numbers
-/// are the first in a table.
+/// Columns of at most one block each, copied to where each vector of them is contiguous. Their numbers are the first
+/// in a table.
 struct ColumnBatch {
-    let panel: ExponentialPanel
+    let elements: UnsafeMutableRawPointer
     let count: Int
     let n: Int
 
     /// The vector of columns from `column` on.
     @inline(__always)
-    func from(_ column: Int) -> ExponentialPanel { panel.from(column / lanes &* n &* vectorBytes) }
+    func from(_ column: Int) -> UnsafeMutableRawPointer { elements + column / lanes &* n &* vectorBytes }
 }
 
-/// As the `softmaxSums` of rows; the elements are taken from the panel and give way to their powers.
+/// As the `softmaxSums` of rows.
+///
+/// - Parameter tails: where those of the exponentials are kept, whose powers then take the place of the elements; nil
+///   leaves the elements as they are.
 @inline(never)
-func softmaxSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMutableRawPointer) {
+func softmaxSums(
+    _ columns: ColumnBatch, _ table: SliceTable, tails: UnsafeMutableRawPointer?,
+    _ laneSums: UnsafeMutableRawPointer
+) {
     var column = 0
     while column < columns.count {
-        let kept = columns.from(column)
+        let x = columns.from(column)
+        let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
         let low = table.low(from: column)
         let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
-            maximum(vector_load(kept.powers + i &* vectorBytes), low)
+            maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
-            kept.store(e, at: i &* vectorBytes)
+            if let kept { kept.store(e, at: i &* vectorBytes) }
             return e
         }
         table.setSum(from: column, sum)
@@ -93,12 +100,12 @@ func softmaxSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: Unsafe
     }
 }
 
-/// As the `logSums` of rows; the elements are taken from the panel and left there.
+/// As the `logSums` of rows; the elements are left as they are.
 @inline(never)
 func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMutableRawPointer) {
     var column = 0
     while column < columns.count {
-        let x = columns.from(column).powers
+        let x = columns.from(column)
         let low = table.low(from: column)
         let max = table.max(from: column) - table.base(from: column)
         let (zero, one) = (splat(0), splat(1))
@@ -116,13 +123,21 @@ func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMuta
     }
 }
 
-/// The stats of columns, their maxima being in the table already. Leaves x - base in the panel where a base is taken off.
-func columnStats(_ kind: SumKind, _ columns: ColumnBatch, _ scratch: Scratch, _ table: SliceTable) {
-    if !table.setShifts(columns.count) { adjustToMax(columns, table) }
-    switch kind {
-    case .all: softmaxSums(columns, table, scratch.columnLaneSums)
-    case .excludingMax: logSums(columns, table, scratch.columnLaneSums)
+/// The stats of columns, their maxima being in the table already. False if elements had to be changed for it.
+///
+/// - Parameter tails: where those of the exponentials are kept, whose powers then take the place of the elements.
+func columnStats(
+    _ kind: SumKind, _ columns: ColumnBatch, tails: UnsafeMutableRawPointer?, _ scratch: Scratch,
+    _ table: SliceTable
+) -> Bool {
+    let areOrdinary = table.setShifts(columns.count)
+    if !areOrdinary { adjustToMax(columns, table) }
+    if kind == .excludingMax {
+        logSums(columns, table, scratch.columnLaneSums)
+    } else {
+        softmaxSums(columns, table, tails: tails, scratch.columnLaneSums)
     }
+    return areOrdinary
 }
 
 /// Takes the base off the columns that have one, and leaves nothing but NaN of those with an infinite maximum.
@@ -130,7 +145,7 @@ func adjustToMax(_ columns: ColumnBatch, _ table: SliceTable) {
     var column = 0
     while column < columns.count {
         let (max, base) = (table.max(from: column), table.base(from: column))
-        let elements = columns.from(column).powers
+        let elements = columns.from(column)
         for i in 0..<columns.n {
             let value = vector_load(elements + i &* vectorBytes)
             let left = vector_if_equal(max, splat(.infinity), onlyNaN(value), value - base)
@@ -206,25 +221,38 @@ struct Tile {
     let n: Int
 }
 
-/// Leaves the stats of a tile's slices in `table`, and what `blockStats` leaves of the last block in the panel.
+/// Where vectors of columns lie: `stride` bytes from one element to the next, `step` bytes from one vector to the next.
+struct ColumnSource {
+    let address: UnsafeRawPointer
+    let stride: Int
+    let step: Int
+
+    @inline(__always)
+    func element(_ i: Int, _ vector: Int) -> UnsafeRawPointer { address + (i &* stride &+ vector &* step) }
+}
+
+/// Leaves the stats of a tile's slices in `table`, and the last block of its elements in `elements`: false if changed.
 ///
-/// - Parameter known: where the maxima stand against which all blocks are summed; nil for each block's own.
+/// - Parameters:
+///   - tails: where those of the exponentials are kept, whose powers then take the place of the elements.
+///   - known: where the maxima stand against which all blocks are summed; nil for each block's own.
 func tileStats(
-    _ kind: SumKind, _ tile: Tile, known: SliceTable?, _ scratch: Scratch, _ table: SliceTable
-) {
+    _ kind: SumKind, _ tile: Tile, _ elements: UnsafeMutableRawPointer, tails: UnsafeMutableRawPointer?,
+    known: SliceTable?, _ scratch: Scratch, _ table: SliceTable
+) -> Bool {
+    var areOrdinary = true
     var start = 0
     while start < tile.n {
-        let columns = ColumnBatch(
-            panel: scratch.exponentials, count: tile.count, n: min(block, tile.n &- start))
+        let columns = ColumnBatch(elements: elements, count: tile.count, n: min(block, tile.n &- start))
         let part = start == 0 ? table : scratch.blockTable
         copyToPanel(
-            tile.address + start &* tile.stride, tile.stride, tile.count, columns.n,
-            columns.panel.powers, part)
+            tile.address + start &* tile.stride, tile.stride, tile.count, columns.n, elements, part)
         if let known { part.copyMaxima(of: known, columns.count) }
-        columnStats(kind, columns, scratch, part)
+        areOrdinary = columnStats(kind, columns, tails: tails, scratch, part)
         if start > 0 { table.append(part, columns.count, kind) }
         start &+= block
     }
+    return areOrdinary
 }
 
 /// Replaces the stats of those slices that need it; see `Stats.needsKnownMax`.
@@ -234,7 +262,7 @@ func sumAgainstKnownMax(_ kind: SumKind, _ tile: Tile, _ scratch: Scratch) {
     var isNeeded = false
     for slice in 0..<tile.count where table.stats(from: slice).needsKnownMax[0] != 0 { isNeeded = true }
     if !isNeeded { return }
-    tileStats(kind, tile, known: table, scratch, again)
+    _ = tileStats(kind, tile, scratch.exponentials.powers, tails: nil, known: table, scratch, again)
     var column = 0
     while column < tile.count {
         let stats = table.stats(from: column)
@@ -251,15 +279,19 @@ func forwardColumns(
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
-    let panel = scratch.exponentials
     let columnBytes = min(n, block) &* vectorBytes
-    let width = min(SliceTable.capacity, panelBytes / columnBytes &* lanes)
+    // Exponentials are kept where a few vectors of them fit; else the elements are, in the room of both.
+    let keeps = op == .softmax && n <= keptLength
+    let panel = scratch.exponentials
+    let (elements, bytes) = keeps ? (panel.powers, panelBytes) : (panel.tails, 2 &* panelBytes)
+    let width = min(SliceTable.capacity, bytes / columnBytes &* lanes)
 
     var first = 0
     while first < columns {
         let tile = Tile(
             address: x.element(first), stride: xStride, count: min(width, columns &- first), n: n)
-        tileStats(op.sumKind, tile, known: nil, scratch, table)
+        let areOrdinary = tileStats(
+            op.sumKind, tile, elements, tails: keeps ? panel.tails : nil, known: nil, scratch, table)
         if n > block { sumAgainstKnownMax(op.sumKind, tile, scratch) }
         table.setResults(op, tile.count)
 
@@ -273,12 +305,15 @@ func forwardColumns(
                 let target = TileResult(
                     address: out.element(first &+ column), stride: outStride, present: present, n: n,
                     streaming: streaming)
-                let source = Tile(
-                    address: tile.address.element(column), stride: xStride, count: present, n: n)
+                let offset = column / lanes &* columnBytes
+                let source =
+                    areOrdinary && n <= block
+                    ? ColumnSource(address: elements + offset, stride: vectorBytes, step: columnBytes)
+                    : ColumnSource(
+                        address: tile.address.element(column), stride: xStride, step: vectorBytes)
                 switch op {
-                case .softmax where n <= block:
-                    let kept = panel.from(column / lanes &* columnBytes)
-                    writeSoftmax(kept, columnBytes, target, table, column)
+                case .softmax where keeps:
+                    writeSoftmax(panel.from(offset), columnBytes, target, table, column)
                 case .softmax: writeSoftmax(source, target, table, column)
                 default: writeLogSoftmax(source, target, table, column)
                 }
@@ -288,6 +323,9 @@ func forwardColumns(
         first &+= tile.count
     }
 }
+
+/// Slices up to this long keep their exponentials; those of Double cost more to compute again.
+@inline(__always) private var keptLength: Int { elementBytes == 8 ? 1024 : 512 }
 
 // MARK: Results
 
@@ -375,18 +413,18 @@ func writeSoftmax(
 
 /// The softmax of columns whose exponentials are computed again.
 @inline(never)
-func writeSoftmax(_ source: Tile, _ target: TileResult, _ table: SliceTable, _ slice: Int) {
+func writeSoftmax(_ source: ColumnSource, _ target: TileResult, _ table: SliceTable, _ slice: Int) {
     let softmax = Four(target.present) { table.softmaxResult(from: slice &+ $0 &* lanes) }
     target.write { i, v, count in
-        softmax[v](load(source.address + (i &* source.stride &+ v &* vectorBytes), count))
+        softmax[v](load(source.element(i, v), count))
     }
 }
 
 @inline(never)
-func writeLogSoftmax(_ source: Tile, _ target: TileResult, _ table: SliceTable, _ slice: Int) {
+func writeLogSoftmax(_ source: ColumnSource, _ target: TileResult, _ table: SliceTable, _ slice: Int) {
     let logSoftmax = Four(target.present) { table.logSoftmaxResult(from: slice &+ $0 &* lanes) }
     target.write { i, v, count in
-        logSoftmax[v](load(source.address + (i &* source.stride &+ v &* vectorBytes), count))
+        logSoftmax[v](load(source.element(i, v), count))
     }
 }
 
