@@ -142,7 +142,15 @@ def isolate_variants(products: Path) -> list[Path]:
         if not target.exists() or target.stat().st_mtime < max(o.stat().st_mtime for o in objects):
             merged = target.with_suffix(".merged.o")
             run("ld", "--relocatable", "--force-group-allocation", "-o", merged, *objects)
-            run("objcopy", "--wildcard", "--keep-global-symbol=swiftmax_kernels_*", merged, target)
+            # Nothing is ever thrown through a kernel, and a tenth of its size would be for that.
+            run(
+                "objcopy",
+                "--wildcard",
+                "--keep-global-symbol=swiftmax_kernels_*",
+                "--remove-section=.eh_frame",
+                merged,
+                target,
+            )
     return list(variants)
 
 

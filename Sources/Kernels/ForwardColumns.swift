@@ -437,26 +437,5 @@ func writeLogsumexp(
         store(out.element(slice), table.logsumexp(from: slice), min(lanes, tile.count &- slice))
         slice &+= lanes
     }
-    if tile.n == 1 { return }
-    for slice in 0..<tile.count where cancels(table.logsumexp(slice), max: table.max(slice)) {
-        let value = nearZeroLogsumexp(
-            tile.address.element(slice), tile.stride, tile.n, max: Double(table.max(slice)), scratch)
-        out.element(slice).storeBytes(of: Element(value), as: Element.self)
-    }
-}
-
-/// Stores `body(i, count)` as element i of `present` columns, for i < n.
-@inline(__always)
-func writeColumns(
-    _ out: UnsafeMutableRawPointer, _ stride: Int, _ present: Int, _ n: Int, streaming: Bool,
-    _ body: (Int, Int) -> Vector
-) {
-    if present < lanes {
-        for i in 0..<n { vector_store_partial(out + i &* stride, body(i, present), present) }
-    } else if streaming && (Int(bitPattern: out) | stride) & (vectorBytes &- 1) == 0 {
-        for i in 0..<n { vector_stream(out + i &* stride, body(i, lanes)) }
-        vector_stream_fence()
-    } else {
-        for i in 0..<n { vector_store(out + i &* stride, body(i, lanes)) }
-    }
+    if tile.n > 1 { refineLogsumexps(tile, out, table, scratch) }
 }

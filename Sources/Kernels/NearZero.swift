@@ -1,4 +1,7 @@
 // logsumexp between max and -max, max < 0, where the maximum and the logarithm cancel.
+//
+// It is computed anew, as log(1 + (sum(exp(x)) - 1)): with the exponentials and their sum in twice the precision of the
+// elements and some bits more; next to 0, where that does not do, with an exact sum (ExactSum.swift).
 
 import CKernels
 import CVector
@@ -10,49 +13,194 @@ func cancels(_ result: Element, max: Element) -> Bool {
     max < 0 && result.magnitude < max.magnitude * 0.5 && max.isFinite
 }
 
-/// logsumexp of a slice where it cancels, right to half an ULP and a little: from a sum in double where that is enough for
-/// Float, else from an exact one.
+/// Whether a result of `preciseLog` of n elements is right to an eighth of an ULP. The sum in Float's double is off by
+/// less than n + 8 roundings of 2^-53, that in Double's pairs by n times 2^-88.
+@inline(__always)
+private func isPrecise(_ result: Double, _ n: Int) -> Bool {
+    #if SWIFTMAX_FLOAT64
+        return result.magnitude > Double(n &+ 8) * 0x1p-32
+    #else
+        return result.magnitude > Double(n &+ 8) * 0x1p-26
+    #endif
+}
+
+/// log(sum).
+@inline(never)
+private func preciseLog(_ sum: Pair) -> Wide {
+    #if SWIFTMAX_FLOAT64
+        let excess = Pair(sum: sum.high, splatWide(-1))
+        return log1p(Pair(sumOrdered: excess.high, excess.low + sum.low)).high
+    #else
+        return log1p(sum.high - splatWide(1), logPolynomial)
+    #endif
+}
+
+// MARK: Slices
+
+/// logsumexp of a slice where it cancels, right to half an ULP and a little.
 func nearZeroLogsumexp(
     _ x: UnsafeRawPointer, _ stride: Int, _ n: Int, max: Double, _ scratch: Scratch
 ) -> Double {
-    #if SWIFTMAX_FLOAT32
-        if n <= block {
-            var row = x
-            if stride != elementBytes {
-                for i in 0..<n {
-                    let element = (x + i &* stride).loadUnaligned(as: Element.self)
-                    scratch.spare.element(i).storeBytes(of: element, as: Element.self)
-                }
-                row = UnsafeRawPointer(scratch.spare)
+    if n <= block {
+        var row = x
+        if stride != elementBytes {
+            for i in 0..<n {
+                let element = (x + i &* stride).loadUnaligned(as: Element.self)
+                scratch.spare.element(i).storeBytes(of: element, as: Element.self)
             }
-            let result = wideLogsumexp(row, n, scratch.laneSums)
-            // The sum is off by less than n + 8 roundings; this is an eighth of an ULP of the result.
-            if result.magnitude > Double(n &+ 8) * 0x1p-26 { return result }
+            row = UnsafeRawPointer(scratch.spare)
         }
-    #endif
+        let result = preciseLogsumexp(row, n, scratch.laneSums)
+        if isPrecise(result, n) { return result }
+    }
     var sum = swiftmax_exact_sum(limbs: (0, 0, 0, 0))
     addExact(x, stride, n, max: max, &sum)
     return logOfExact(sum, max: max)
 }
 
-#if SWIFTMAX_FLOAT32
-    /// log(sum(exp(x))) in double, of at most a block of elements below 0, in the order of the virtual lanes.
-    @inline(never)
-    private func wideLogsumexp(_ x: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums) -> Double {
-        var firstLane = 0
-        while firstLane < virtualLanes {
-            var sum = splatWide(0)
-            var i = firstLane
-            while i < n {
-                let value = load(x.element(i), min(lanes, n &- i), fill: -.infinity)
-                let (k, tail) = wideExponent(max: vector_widen(value))
-                let power = widePowerOfTwo(k)
-                sum += wide_fma(tail, power, power)
-                i &+= virtualLanes
-            }
-            laneSums.set(firstLane: firstLane, Pair(high: sum, low: splatWide(0)))
-            firstLane &+= lanes
+/// logsumexp of at most a block of elements below 0, in the order of the virtual lanes.
+@inline(never)
+private func preciseLogsumexp(_ x: UnsafeRawPointer, _ n: Int, _ laneSums: LaneSums) -> Double {
+    var firstLane = 0
+    while firstLane < virtualLanes {
+        var sum = Pair.zero
+        var i = firstLane
+        while i < n {
+            sum = sum + preciseExponential(load(x.element(i), min(lanes, n &- i), fill: -.infinity))
+            i &+= virtualLanes
         }
-        return log1p(splatWide(laneSums.totals.high[0]) - splatWide(1), logPolynomial)[0]
+        laneSums.set(firstLane: firstLane, sum)
+        firstLane &+= lanes
+    }
+    let total = laneSums.totals
+    return preciseLog(Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])))[0]
+}
+
+/// The same of `present` columns, of at most `virtualLanes` elements.
+private func preciseLogsumexps(
+    _ x: UnsafeRawPointer, _ stride: Int, _ n: Int, _ present: Int, _ laneSums: UnsafeMutableRawPointer
+) -> Wide {
+    let sums = laneSums.assumingMemoryBound(to: LaneSum.self)
+    for i in 0..<n { sums[i] = LaneSum(preciseExponential(load(x + i &* stride, present))) }
+    return preciseLog(sumOfLanes(sums, n))
+}
+
+/// Computes those of a tile's logsumexps anew that cancel. Short slices are gathered until they fill a vector.
+func refineLogsumexps(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch) {
+    let gathered = scratch.exponentials.tails
+    let slices = scratch.secondTable.address.assumingMemoryBound(to: Int.self)
+    var count = 0
+    var first = 0
+    while first < tile.count {
+        let value = table.logsumexp(from: first)
+        let bound = table.max(from: first) * splat(-0.5)
+        // The smaller is the bound where nothing cancels, or where a NaN is.
+        let smaller = vector_min(bound, maximum(value, -value))
+        if vector_count_equal(smaller, bound) != lanes {
+            for slice in first..<min(first &+ lanes, tile.count)
+            where cancels(table.logsumexp(slice), max: table.max(slice)) {
+                if tile.n > virtualLanes {
+                    writeNearZeroLogsumexp(tile, slice, out, table, scratch)
+                    continue
+                }
+                for i in 0..<tile.n {
+                    let element = tile.address.element(slice) + i &* tile.stride
+                    (gathered + i &* vectorBytes).element(count)
+                        .storeBytes(of: element.loadUnaligned(as: Element.self), as: Element.self)
+                }
+                slices[count] = slice
+                count &+= 1
+                if count == lanes {
+                    writePreciseLogsumexps(gathered, slices, count, tile, out, table, scratch)
+                    count = 0
+                }
+            }
+        }
+        first &+= lanes
+    }
+    if count > 0 { writePreciseLogsumexps(gathered, slices, count, tile, out, table, scratch) }
+}
+
+/// The logsumexps of slices of a tile that were gathered.
+private func writePreciseLogsumexps(
+    _ gathered: UnsafeRawPointer, _ slices: UnsafePointer<Int>, _ count: Int, _ tile: Tile,
+    _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch
+) {
+    // `spare` is for the next one.
+    let results = scratch.secondTable.address + lanes &* 8
+    results.storeBytes(
+        of: preciseLogsumexps(gathered, vectorBytes, tile.n, count, scratch.columnLaneSums), as: Wide.self)
+    for c in 0..<count {
+        let result = results.load(fromByteOffset: 8 &* c, as: Double.self)
+        if isPrecise(result, tile.n) {
+            out.element(slices[c]).storeBytes(of: Element(result), as: Element.self)
+        } else {
+            writeNearZeroLogsumexp(tile, slices[c], out, table, scratch)
+        }
+    }
+}
+
+private func writeNearZeroLogsumexp(
+    _ tile: Tile, _ slice: Int, _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch
+) {
+    let result = nearZeroLogsumexp(
+        tile.address.element(slice), tile.stride, tile.n, max: Double(table.max(slice)), scratch)
+    out.element(slice).storeBytes(of: Element(result), as: Element.self)
+}
+
+// MARK: exp
+
+#if SWIFTMAX_FLOAT64
+    extension Pair {
+        /// To about 2^-103, with the pair as the result of a rounded sum.
+        @inline(__always)
+        static func * (a: Pair, b: Pair) -> Pair {
+            let product = a.high * b.high
+            let error = vector_product_error(a.high, b.high, product)
+            return Pair(sumOrdered: product, error + (a.high * b.low + a.low * b.high))
+        }
+
+        @inline(__always)
+        fileprivate init(_ high: Double, _ low: Double) {
+            self.init(high: splatWide(high), low: splatWide(low))
+        }
+    }
+
+    /// exp(x) to about 2^-90, for x <= 0: r = (x - n ln2) / 32 by a ln2 in three parts, the Taylor series of exp(r) - 1,
+    /// from its sixth term on in double, and five times exp(2r) - 1 = 2 (exp(r) - 1) + (exp(r) - 1)^2.
+    @inline(never)
+    private func preciseExponential(_ element: Vector) -> Pair {
+        let x = wide_max(splatWide(-800), element)
+        let n = rounded(x)
+        let product = n * splatWide(0x1.ef35793c76730p-45)
+        let error = vector_product_error(n, splatWide(0x1.ef35793c76730p-45), product)
+        // The first part times n is exact, and so is its difference from x.
+        let difference = Pair(sum: x - n * splatWide(0x1.62e42fefa38p-1), -product)
+        let low = difference.low - (error + n * splatWide(0x1.f97b57a079a19p-103))
+        let r = Pair(sumOrdered: difference.high, low).scaled(by: splatWide(0x1p-5))
+
+        var sixth = splatWide(0x1.1eed8eff8d898p-29)
+        sixth = wide_fma(sixth, r.high, splatWide(0x1.ae64567f544e4p-26))
+        sixth = wide_fma(sixth, r.high, splatWide(0x1.27e4fb7789f5cp-22))
+        sixth = wide_fma(sixth, r.high, splatWide(0x1.71de3a556c734p-19))
+        sixth = wide_fma(sixth, r.high, splatWide(0x1.a01a01a01a01ap-16))
+        sixth = wide_fma(sixth, r.high, splatWide(0x1.a01a01a01a01ap-13))
+        sixth = wide_fma(sixth, r.high, splatWide(0x1.6c16c16c16c17p-10))
+        var series = Pair(0x1.1111111111111p-7, 0x1.1111111111111p-63)
+        series = series + Pair(high: sixth * r.high, low: splatWide(0))
+        series = series * r + Pair(0x1.5555555555555p-5, 0x1.5555555555555p-59)
+        series = series * r + Pair(0x1.5555555555555p-3, 0x1.5555555555555p-57)
+        series = series * r + Pair(0.5, 0)
+        var tail = r + r * (r * series)
+        for _ in 0..<5 { tail = tail.scaled(by: splatWide(2)) + tail * tail }
+        return (Pair(1, 0) + tail).scaled(by: widePowerOfTwo(n))
+    }
+#else
+    /// exp(x) to about 2^-52.
+    @inline(__always)
+    private func preciseExponential(_ x: Vector) -> Pair {
+        let (k, tail) = wideExponent(max: vector_widen(x))
+        let power = widePowerOfTwo(k)
+        return Pair(high: wide_fma(tail, power, power), low: splatWide(0))
     }
 #endif

@@ -272,6 +272,20 @@ def test_logsumexp_next_to_0(length: int, dtype: str) -> None:
         check("logsumexp", np.asarray(call("logsumexp", x)), x)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [2, 3, 8, 9, 16, 17, 40])
+def test_logsumexp_at_any_distance_from_0(length: int, dtype: str) -> None:
+    """The sums in twice the precision, and the exact ones, meet where either may be taken."""
+    rng = np.random.default_rng(length)
+    x = rng.standard_normal((96, length)) * rng.choice([0.1, 1, 5], (96, 1))
+    distance = 10.0 ** rng.uniform(-14, 0, (96, 1)) * rng.choice([-1, 1], (96, 1))
+    x = (x - reference.logsumexp(x, keepdims=True) + distance).astype(dtype)
+    rows = call("logsumexp", x)
+    check("logsumexp", rows, x)
+    columns = call("logsumexp", np.ascontiguousarray(x.T), axis=0)
+    assert rows.tobytes() == columns.tobytes()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_subnormal_results_are_exact_to_the_last_place(dtype: str) -> None:
     fmt = reference.format_of(dtype)
