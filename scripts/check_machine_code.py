@@ -36,6 +36,8 @@ NOT_HOT = {
     "rowStats": "once for each row",
     "SliceTable.append": "once for each slice and block",
     "SliceTable.setBackwardResults": "once for each slice",
+    "preciseLogsumexp": "only where a logsumexp is near 0",
+    "preciseLogsumexps": "only where a logsumexp is near 0",
     "writeUnusualBackward": "only where a gradient is not finite",
 }
 
