@@ -69,6 +69,19 @@ struct ColumnBatch {
     let elements: UnsafeMutableRawPointer
     let count: Int
     let n: Int
+    /// Where the next batch lies in memory, if it does and is small enough to stay in a cache until then: it is asked for
+    /// while this one is summed, where memory has nothing else to do.
+    let next: UnsafeRawPointer?
+    let stride: Int
+
+    init(_ tile: Tile, from start: Int, elements: UnsafeMutableRawPointer) {
+        self.elements = elements
+        count = tile.count
+        n = min(block, tile.n &- start)
+        stride = tile.stride
+        let goesOn = stride >= 2 &* SliceTable.capacity &* elementBytes
+        next = goesOn && tile.n <= 64 ? tile.address.element(count) : nil
+    }
 
     /// The vector of columns from `column` on.
     @inline(__always)
@@ -89,8 +102,10 @@ func softmaxSums(
         let x = columns.from(column)
         let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
         let low = table.low(from: column)
+        let next = columns.next?.element(column)
         let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
-            maximum(vector_load(x + i &* vectorBytes), low)
+            if let next { vector_prefetch(next + i &* columns.stride) }
+            return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
             if let kept { kept.store(e, at: i &* vectorBytes) }
             return e
@@ -110,8 +125,10 @@ func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMuta
         let max = table.max(from: column) - table.base(from: column)
         let (zero, one) = (splat(0), splat(1))
         var count = zero
+        let next = columns.next?.element(column)
         let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
-            maximum(vector_load(x + i &* vectorBytes), low)
+            if let next { vector_prefetch(next + i &* columns.stride) }
+            return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
             let value = vector_load(x + i &* vectorBytes)
             count = vector_if_equal(value, max, count + one, count)
@@ -243,10 +260,10 @@ func tileStats(
     var areOrdinary = true
     var start = 0
     while start < tile.n {
-        let columns = ColumnBatch(elements: elements, count: tile.count, n: min(block, tile.n &- start))
+        let first = tile.address + start &* tile.stride
+        let columns = ColumnBatch(tile, from: start, elements: elements)
         let part = start == 0 ? table : scratch.blockTable
-        copyToPanel(
-            tile.address + start &* tile.stride, tile.stride, tile.count, columns.n, elements, part)
+        copyToPanel(first, tile.stride, tile.count, columns.n, elements, part)
         if let known { part.copyMaxima(of: known, columns.count) }
         areOrdinary = columnStats(kind, columns, tails: tails, scratch, part)
         if start > 0 { table.append(part, columns.count, kind) }
