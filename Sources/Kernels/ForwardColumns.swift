@@ -25,21 +25,27 @@ func sumColumns(
         return ExponentialQuad(term(i, e.a), term(j, e.b), term(k, e.c), term(l, e.d))
     }
 
-    if n <= virtualLanes {
+    if n <= shortLength {
+        @inline(__always)
+        func add(_ e: Exponential, _ i: Int) {
+            let term = pair(of: e)
+            let sum = sums + i & (virtualLanes &- 1)
+            sum.pointee = LaneSum(i < virtualLanes ? term : sum.pointee.pair + term)
+        }
         var i = 0
         while i &+ 4 <= n {
             let e = four(i, 1)
-            sums[i] = LaneSum(pair(of: e.a))
-            sums[i &+ 1] = LaneSum(pair(of: e.b))
-            sums[i &+ 2] = LaneSum(pair(of: e.c))
-            sums[i &+ 3] = LaneSum(pair(of: e.d))
+            add(e.a, i)
+            add(e.b, i &+ 1)
+            add(e.c, i &+ 2)
+            add(e.d, i &+ 3)
             i &+= 4
         }
         while i < n {
-            sums[i] = LaneSum(pair(of: one(i)))
+            add(one(i), i)
             i &+= 1
         }
-        return sumOfLanes(sums, n)
+        return sumOfLanes(sums, min(n, virtualLanes))
     }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()

@@ -74,9 +74,10 @@ func sumRow(
     // The members of a group are `virtualLanes` apart; a narrow vector takes some of the lanes at a time.
     var firstLane = 0
     while firstLane < virtualLanes {
-        if n <= virtualLanes {
-            laneSums.set(
-                firstLane: firstLane, firstLane < n ? pair(of: last(firstLane)) : .zero)
+        if n <= shortLength {
+            var sum = firstLane < n ? pair(of: last(firstLane)) : .zero
+            if firstLane &+ virtualLanes < n { sum = sum + pair(of: last(firstLane &+ virtualLanes)) }
+            laneSums.set(firstLane: firstLane, sum)
             firstLane &+= lanes
             continue
         }

@@ -89,8 +89,11 @@ extension Pair {
     func scaled(by power: Wide) -> Pair { Pair(high: high * power, low: low * power) }
 }
 
-/// The sum of a virtual lane that has one member at most, as in slices no longer than there are virtual lanes: there is
-/// nothing to compensate.
+/// Slices up to this long are summed as the terms below, one after another per virtual lane: so few cost less in double
+/// than to compensate.
+@inline(__always) var shortLength: Int { elementBytes == 8 ? virtualLanes : 2 &* virtualLanes }
+
+/// One exponential in double, or as a pair.
 @inline(__always)
 func pair(of e: Exponential) -> Pair {
     #if SWIFTMAX_FLOAT64

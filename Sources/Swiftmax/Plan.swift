@@ -4,10 +4,11 @@ import CKernels
 import CSupport
 import CSwiftmax
 
-/// Slices up to this long go through the kernels as columns, many at a time. The sums of gradients cost less.
-private func shortSlice(_ work: Work) -> Int {
-    if work.kind == .backward { return 2 }
-    return work.wideBytes == 8 ? 5 : 15
+/// Whether slices are so short that they go through the kernels as columns, many at a time: as rows they would leave most
+/// of their last vector empty. The sums of gradients cost less.
+private func areShort(_ work: Work) -> Bool {
+    if work.slices < 16 || work.n % 16 == 0 { return false }
+    return work.n <= (work.kind == .backward ? 2 : work.wideBytes == 8 ? 5 : 24)
 }
 
 /// Fewer neighbors than this are not worth a vector across them.
@@ -86,7 +87,8 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
-    if areRows && n > shortSlice(work) {
+    let areShort = areShort(work)
+    if areRows && !areShort {
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
@@ -106,7 +108,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
-    if n <= shortSlice(work) && work.slices > 1 {
+    if areShort {
         work.unitSlices = max(16, min(256, Work.cachedBytes / sliceBytes) & ~15)
         share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
         return true
