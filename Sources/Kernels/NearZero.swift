@@ -94,11 +94,13 @@ func refineLogsumexps(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: Sli
     while first < tile.count {
         let value = table.logsumexp(from: first)
         let bound = table.max(from: first) * splat(-0.5)
-        // The smaller is the bound where nothing cancels, or where a NaN is.
+        // The smaller is the bound where nothing cancels, or where the result is NaN.
         let smaller = vector_min(bound, maximum(value, -value))
-        if vector_count_equal(smaller, bound) != lanes {
-            for slice in first..<min(first &+ lanes, tile.count)
-            where cancels(table.logsumexp(slice), max: table.max(slice)) {
+        var left = ~vector_equal_lanes(smaller, bound) & ((1 &<< UInt32(lanes)) &- 1)
+        while left != 0 {
+            let slice = first &+ left.trailingZeroBitCount
+            left &= left &- 1
+            if slice < tile.count && cancels(table.logsumexp(slice), max: table.max(slice)) {
                 if tile.n > virtualLanes {
                     writeNearZeroLogsumexp(tile, slice, out, table, scratch)
                     continue

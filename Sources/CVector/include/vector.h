@@ -239,22 +239,27 @@ SWIFTMAX_INLINE swiftmax_vector vector_product_error(swiftmax_vector a, swiftmax
 #endif
 }
 
-/// The number of lanes in which a equals b.
-SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b) {
+/// The lanes in which a equals b, one bit each.
+SWIFTMAX_INLINE uint32_t vector_equal_lanes(swiftmax_vector a, swiftmax_vector b) {
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
-    return __builtin_popcount(_mm512_cmpeq_pd_mask((__m512d)a, (__m512d)b));
+    return _mm512_cmpeq_pd_mask((__m512d)a, (__m512d)b);
 #elif defined(__AVX512F__)
-    return __builtin_popcount(_mm512_cmpeq_ps_mask((__m512)a, (__m512)b));
+    return _mm512_cmpeq_ps_mask((__m512)a, (__m512)b);
 #elif defined(__AVX2__) && defined(SWIFTMAX_FLOAT64)
-    return __builtin_popcount(_mm256_movemask_pd((__m256d)(a == b)));
+    return (uint32_t)_mm256_movemask_pd((__m256d)(a == b));
 #elif defined(__AVX2__)
-    return __builtin_popcount(_mm256_movemask_ps((__m256)(a == b)));
+    return (uint32_t)_mm256_movemask_ps((__m256)(a == b));
 #else
-    int32_t count = 0;
+    uint32_t bits = 0;
     for (int i = 0; i < SWIFTMAX_LANES; i++)
-        count += a[i] == b[i];
-    return count;
+        bits |= (uint32_t)(a[i] == b[i]) << i;
+    return bits;
 #endif
+}
+
+/// Their number.
+SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b) {
+    return __builtin_popcount(vector_equal_lanes(a, b));
 }
 
 // MARK: Memory
