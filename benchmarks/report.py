@@ -59,17 +59,18 @@ def table(records: Sequence[Record]) -> str:
 
 
 def summary(records: Sequence[Record]) -> str:
-    """Return the geometric mean and the worst cell of each kind."""
+    """Return the geometric mean of each kind, how many cells are below 1, and the worst."""
 
     def line(title: str, chosen: list[tuple[float, Record]]) -> str:
         if not chosen:
             return f"{title:48} -"
         mean = statistics.geometric_mean(ratio for ratio, _ in chosen)
         worst, r = min(chosen, key=lambda pair: pair[0])
+        behind = f"{sum(ratio < 1 for ratio, _ in chosen)} of {len(chosen)}"
         where = f"{r['function']} {r['dtype']} {r['label']}"
-        return f"{title:48}{mean:6.2f}{worst:7.2f}   {where}"
+        return f"{title:48}{mean:6.2f}{behind:>12}{worst:7.2f}   {where}"
 
-    lines = [f"{'':48}{'mean':>6}{'worst':>7}   worst cell"]
+    lines = [f"{'':48}{'mean':>6}{'below 1':>12}{'worst':>7}   worst cell"]
     for kind, functions in (("forward", peers.FORWARD), ("backward", peers.BACKWARD)):
         chosen = [r for r in records if r["function"] in functions]
         wide = [r for r in chosen if r["dtype"] in ("float32", "float64")]
@@ -92,7 +93,7 @@ def summary(records: Sequence[Record]) -> str:
         mean = statistics.geometric_mean(x for x, _ in large)
         worst, r = max(large, key=lambda pair: pair[0])
         lines.append(
-            f"{'ours over the floor, 4096 elements and more':48}{mean:6.2f}{worst:7.2f}   "
+            f"{'ours over the floor, 4096 elements and more':48}{mean:6.2f}{'':12}{worst:7.2f}   "
             f"{r['function']} {r['dtype']} {r['label']}"
         )
     return "\n".join(lines)

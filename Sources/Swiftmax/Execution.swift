@@ -128,9 +128,10 @@ extension Work {
     /// How many of so many columns are better packed as rows, one by one: the last, where they would fill less than a
     /// quarter of a vector.
     fileprivate func oddColumns(_ columns: Int) -> Int {
-        let lanes = 64 / elementBytes
+        if hasMask || slice.count > 1 { return 0 }
+        let lanes = 64 / wideBytes
         let odd = columns % lanes
-        return odd < lanes / 4 && n >= 2 &* lanes && n &* elementBytes <= Work.packBytes ? odd : 0
+        return odd < lanes / 4 && n >= 2 &* lanes && n &* wideBytes <= Work.packBytes ? odd : 0
     }
 
     /// Packs one column as a row.
@@ -142,7 +143,9 @@ extension Work {
         let x = packed(a, 0)
         let other = inputs == 1 ? x : packed(b, 1)
         if isReduction {
-            callRows(x, other, out, 1, packs.kernel)
+            let result = Operand(address: packs.input(1), stride: 0)
+            callRows(x, other, result, 1, packs.kernel)
+            scatter(result.address, 1, out.address, elementBytes, packs)
         } else {
             callRows(x, other, x, 1, packs.kernel)
             scatter(x.address, n, out.address, out.stride, packs)
@@ -364,50 +367,68 @@ func runPackedColumns(
 ) {
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
-    let (columns, width) = (work.across.size(0), work.unitSlices)
+    let columns = work.across.size(0)
+    let width = min(columns, work.unitSlices)
     let tiles = (columns &+ width &- 1) / width
-    let packedStride = width &* work.wideBytes
     for unit in first..<end {
         let column = unit % tiles &* width
-        let count = min(width, columns &- column)
+        let end = column &+ min(width, columns &- column)
 
-        func start(_ operand: Int) -> UnsafeMutableRawPointer {
+        func start(_ operand: Int, _ column: Int) -> UnsafeMutableRawPointer {
             work.start(unit / tiles, operand) + column &* work.across.stride(0, operand)
+        }
+        let odd = work.oddColumns(end &- column)
+        for column in end &- odd..<end {
+            func operand(_ i: Int) -> Work.Operand {
+                Work.Operand(address: start(i, column), stride: work.elementStride(i))
+            }
+            work.callPackedColumn(operand(0), operand(work.inputs &- 1), operand(work.output), packs)
+        }
+        let count = end &- odd &- column
+        if count == 0 { continue }
+        let packedStride = count &* work.wideBytes
+
+        /// Calls `body(i, rows)` for the rows of an operand that lie without a gap from row i on: all or each.
+        @inline(__always)
+        func forEachRun(_ operand: Int, _ body: (_ i: Int, _ rows: Int) -> Void) {
+            let isBlock =
+                !work.hasMask && work.slice.count <= 1
+                && work.elementStride(operand) == count &* work.elementBytes
+            if isBlock { return body(0, work.n) }
+            for i in 0..<work.n { body(i, 1) }
         }
         /// Sets what the mask leaves out in row `i` of a pack.
         func applyMask(_ i: Int, _ row: UnsafeMutableRawPointer, _ fill: Double) {
             copy(
-                start(work.mask) + work.slice.offset(i, work.mask), work.across.stride(0, work.mask),
-                packs.mask, 1, count, 1)
+                start(work.mask, column) + work.slice.offset(i, work.mask),
+                work.across.stride(0, work.mask), packs.mask, 1, count, 1)
             work.kernels.pointee.fill_where_false(
                 row, packs.mask.assumingMemoryBound(to: UInt8.self), fill, count)
         }
 
         for operand in 0..<work.inputs {
-            let source = start(operand)
-            for i in 0..<work.n {
+            let source = start(operand, column)
+            forEachRun(operand) { i, rows in
                 let row = packs.input(operand) + i &* packedStride
                 work.gather(
-                    source + work.slice.offset(i, operand), work.across.stride(0, operand), count, row,
-                    packs)
+                    source + work.slice.offset(i, operand), work.elementBytes, rows &* count, row, packs)
                 if work.hasMask { applyMask(i, row, -.infinity) }
             }
         }
         let packed = Work.Operand(address: packs.input(0), stride: packedStride)
         let other = Work.Operand(address: packs.input(1), stride: packedStride)
-        let target = start(work.output)
-        let targetStride = work.across.stride(0, work.output)
+        let target = start(work.output, column)
         if work.isReduction {
             work.callColumns(packed, packed, other, count, packs.kernel)
-            work.scatter(other.address, count, target, targetStride, packs)
+            work.scatter(other.address, count, target, work.elementBytes, packs)
             continue
         }
         work.callColumns(packed, other, packed, count, packs.kernel)
-        for i in 0..<work.n {
+        forEachRun(work.output) { i, rows in
             let row = packed.address + i &* packedStride
             if work.hasMask { applyMask(i, row, work.absentResult) }
             work.scatter(
-                row, count, target + work.slice.offset(i, work.output), targetStride, packs)
+                row, rows &* count, target + work.slice.offset(i, work.output), work.elementBytes, packs)
         }
     }
 }

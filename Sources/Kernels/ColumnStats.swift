@@ -1,0 +1,286 @@
+// One reading of a tile of columns: their maxima, and the sums of their exponentials.
+//
+// The arithmetic of a slice is that of RowStats.swift to the bit: the same groups, virtual lanes and tree, with a
+// vector where that has one lane.
+
+import CKernels
+import CVector
+
+/// Where a tile of columns lies: `count` slices of `n` elements each, `stride` bytes from one element to the next.
+struct Tile {
+    let address: UnsafeRawPointer
+    let stride: Int
+    let count: Int
+    let n: Int
+}
+
+/// As `sumRow`, for a vector of columns.
+@inline(__always)
+func sumColumns(
+    _ n: Int, magic: Vector, _ laneSums: UnsafeMutableRawPointer, argument: (Int) -> Vector,
+    term: (_ i: Int, _ e: Exponential) -> Exponential
+) -> Pair {
+    let sums = laneSums.assumingMemoryBound(to: LaneSum.self)
+    @inline(__always)
+    func one(_ i: Int) -> Exponential {
+        term(i, Exponential(argument(i), magic: magic))
+    }
+    @inline(__always)
+    func four(_ i: Int, _ step: Int) -> ExponentialQuad {
+        let (j, k, l) = (i &+ step, i &+ 2 &* step, i &+ 3 &* step)
+        let e = ExponentialQuad(
+            Quad(argument(i), argument(j), argument(k), argument(l)), magic: magic)
+        return ExponentialQuad(term(i, e.a), term(j, e.b), term(k, e.c), term(l, e.d))
+    }
+
+    if n <= shortLength {
+        @inline(__always)
+        func add(_ e: Exponential, _ i: Int) {
+            let term = pair(of: e)
+            let sum = sums + i & (virtualLanes &- 1)
+            sum.pointee = LaneSum(i < virtualLanes ? term : sum.pointee.pair + term)
+        }
+        var i = 0
+        while i &+ 4 <= n {
+            let e = four(i, 1)
+            add(e.a, i)
+            add(e.b, i &+ 1)
+            add(e.c, i &+ 2)
+            add(e.d, i &+ 3)
+            i &+= 4
+        }
+        while i < n {
+            add(one(i), i)
+            i &+= 1
+        }
+        return sumOfLanes(sums, min(n, virtualLanes))
+    }
+    for lane in 0..<virtualLanes {
+        var sum = CompensatedSum()
+        var i = lane
+        while i &+ 3 &* virtualLanes < n {
+            sum.add(four(i, virtualLanes))
+            i &+= groupElements
+        }
+        // What is left of the last group, never four.
+        let second = i &+ virtualLanes
+        let third = second &+ virtualLanes
+        if third < n {
+            sum.add(one(i), one(second), one(third))
+        } else if second < n {
+            sum.add(one(i), one(second))
+        } else if i < n {
+            sum.add(one(i))
+        }
+        sums[lane] = LaneSum(sum.pair)
+    }
+    return sumOfLanes(sums, virtualLanes)
+}
+
+/// Columns of at most one block each, copied to where each vector of them is contiguous. Their numbers are the first
+/// in a table.
+struct ColumnBatch {
+    let elements: UnsafeMutableRawPointer
+    let count: Int
+    let n: Int
+    /// Where the next batch lies in memory, if it does and is small enough to stay in a cache until then: it is asked for
+    /// while this one is summed, where memory has nothing else to do.
+    let next: UnsafeRawPointer?
+    let stride: Int
+
+    init(_ tile: Tile, from start: Int, elements: UnsafeMutableRawPointer) {
+        self.elements = elements
+        count = tile.count
+        n = min(block, tile.n &- start)
+        stride = tile.stride
+        let goesOn = stride >= 2 &* SliceTable.capacity &* elementBytes
+        next = goesOn && tile.n <= 64 ? tile.address.element(count) : nil
+    }
+
+    /// The vector of columns from `column` on.
+    @inline(__always)
+    func from(_ column: Int) -> UnsafeMutableRawPointer { elements + column / lanes &* n &* vectorBytes }
+}
+
+/// As the `softmaxSums` of rows.
+///
+/// - Parameter tails: where those of the exponentials are kept, whose powers then take the place of the elements; nil
+///   leaves the elements as they are.
+@inline(never)
+func softmaxSums(
+    _ columns: ColumnBatch, _ table: SliceTable, tails: UnsafeMutableRawPointer?,
+    _ laneSums: UnsafeMutableRawPointer
+) {
+    var column = 0
+    while column < columns.count {
+        let x = columns.from(column)
+        let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
+        let low = table.low(from: column)
+        let next = columns.next?.element(column)
+        let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
+            if let next { vector_prefetch(next + i &* columns.stride) }
+            return maximum(vector_load(x + i &* vectorBytes), low)
+        } term: { i, e in
+            if let kept { kept.store(e, at: i &* vectorBytes) }
+            return e
+        }
+        table.setSum(from: column, sum)
+        column &+= lanes
+    }
+}
+
+/// As the `logSums` of rows; the elements are left as they are.
+@inline(never)
+func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMutableRawPointer) {
+    var column = 0
+    while column < columns.count {
+        let x = columns.from(column)
+        let low = table.low(from: column)
+        let max = table.max(from: column) - table.base(from: column)
+        let (zero, one) = (splat(0), splat(1))
+        var count = zero
+        let next = columns.next?.element(column)
+        let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
+            if let next { vector_prefetch(next + i &* columns.stride) }
+            return maximum(vector_load(x + i &* vectorBytes), low)
+        } term: { i, e in
+            let value = vector_load(x + i &* vectorBytes)
+            count = vector_if_equal(value, max, count + one, count)
+            return Exponential(tail: e.tail, power: vector_if_equal(value, max, zero, e.power))
+        }
+        table.setSum(from: column, sum)
+        table.setCount(from: column, vector_widen(count))
+        column &+= lanes
+    }
+}
+
+/// The stats of columns, their maxima being in the table already. False if elements had to be changed for it.
+///
+/// - Parameter tails: where those of the exponentials are kept, whose powers then take the place of the elements.
+func columnStats(
+    _ kind: SumKind, _ columns: ColumnBatch, tails: UnsafeMutableRawPointer?, _ scratch: Scratch,
+    _ table: SliceTable
+) -> Bool {
+    let areOrdinary = table.setShifts(columns.count)
+    if !areOrdinary { adjustToMax(columns, table) }
+    if kind == .excludingMax {
+        logSums(columns, table, scratch.columnLaneSums)
+    } else {
+        softmaxSums(columns, table, tails: tails, scratch.columnLaneSums)
+    }
+    return areOrdinary
+}
+
+/// Takes the base off the columns that have one, and leaves nothing but NaN of those with an infinite maximum.
+func adjustToMax(_ columns: ColumnBatch, _ table: SliceTable) {
+    var column = 0
+    while column < columns.count {
+        let (max, base) = (table.max(from: column), table.base(from: column))
+        let elements = columns.from(column)
+        for i in 0..<columns.n {
+            let value = vector_load(elements + i &* vectorBytes)
+            let left = vector_if_equal(max, splat(.infinity), onlyNaN(value), value - base)
+            vector_store(elements + i &* vectorBytes, left)
+        }
+        column &+= lanes
+    }
+}
+
+// MARK: Panels
+
+/// Copies `count` columns (at most a table's) of `n` elements into a panel, where each vector of columns is
+/// contiguous, and notes their maxima. Rows of a matrix are often a power of two apart and would evict each other
+/// from the caches, were they to be read twice.
+@inline(__always)
+func copyToPanel(
+    _ x: UnsafeRawPointer, _ stride: Int, _ count: Int, _ n: Int, _ panel: UnsafeMutableRawPointer,
+    _ table: SliceTable
+) {
+    let columnBytes = n &* vectorBytes
+    var column = 0
+    var target = panel
+    // Four vectors at a time read whole cache lines, and several of a row.
+    while column &+ 4 &* lanes <= count {
+        let none = splat(-.infinity)
+        var (a, b, c, d) = (none, none, none, none)
+        for i in 0..<n {
+            let source = x.element(column) + i &* stride
+            let values = (
+                vector_load(source), vector_load(source + vectorBytes),
+                vector_load(source + 2 &* vectorBytes), vector_load(source + 3 &* vectorBytes)
+            )
+            // The next vectors of the row: these are too few for the CPU to read ahead by itself.
+            for v in 4..<8 { vector_prefetch(source + v &* vectorBytes) }
+            let destination = target + i &* vectorBytes
+            vector_store(destination, values.0)
+            vector_store(destination + columnBytes, values.1)
+            vector_store(destination + 2 &* columnBytes, values.2)
+            vector_store(destination + 3 &* columnBytes, values.3)
+            a = maximum(a, values.0)
+            b = maximum(b, values.1)
+            c = maximum(c, values.2)
+            d = maximum(d, values.3)
+        }
+        table.setMax(a, from: column)
+        table.setMax(b, from: column &+ lanes)
+        table.setMax(c, from: column &+ 2 &* lanes)
+        table.setMax(d, from: column &+ 3 &* lanes)
+        target += 4 &* columnBytes
+        column &+= 4 &* lanes
+    }
+    while column < count {
+        let present = min(lanes, count &- column)
+        var largest = splat(-.infinity)
+        for i in 0..<n {
+            let value = load(x.element(column) + i &* stride, present)
+            vector_store(target + i &* vectorBytes, value)
+            largest = maximum(largest, value)
+        }
+        table.setMax(largest, from: column)
+        target += columnBytes
+        column &+= lanes
+    }
+}
+
+// MARK: Tiles
+
+/// Leaves the stats of a tile's slices in `table`, and the last block of its elements in `elements`: false if changed.
+///
+/// - Parameters:
+///   - tails: where those of the exponentials are kept, whose powers then take the place of the elements.
+///   - known: where the maxima stand against which all blocks are summed; nil for each block's own.
+func tileStats(
+    _ kind: SumKind, _ tile: Tile, _ elements: UnsafeMutableRawPointer, tails: UnsafeMutableRawPointer?,
+    known: SliceTable?, _ scratch: Scratch, _ table: SliceTable
+) -> Bool {
+    var areOrdinary = true
+    var start = 0
+    while start < tile.n {
+        let first = tile.address + start &* tile.stride
+        let columns = ColumnBatch(tile, from: start, elements: elements)
+        let part = start == 0 ? table : scratch.blockTable
+        copyToPanel(first, tile.stride, tile.count, columns.n, elements, part)
+        if let known { part.copyMaxima(of: known, columns.count) }
+        areOrdinary = columnStats(kind, columns, tails: tails, scratch, part)
+        if start > 0 { table.append(part, columns.count, kind) }
+        start &+= block
+    }
+    return areOrdinary
+}
+
+/// Replaces the stats of those slices that need it; see `Stats.needsKnownMax`.
+func sumAgainstKnownMax(_ kind: SumKind, _ tile: Tile, _ scratch: Scratch) {
+    let table = scratch.table
+    let again = scratch.secondTable
+    var isNeeded = false
+    for slice in 0..<tile.count where table.stats(from: slice).needsKnownMax[0] != 0 { isNeeded = true }
+    if !isNeeded { return }
+    _ = tileStats(kind, tile, scratch.exponentials.powers, tails: nil, known: table, scratch, again)
+    var column = 0
+    while column < tile.count {
+        let stats = table.stats(from: column)
+        let flag = stats.needsKnownMax
+        table.set(from: column, stats.replacing(with: again.stats(from: column), where: flag))
+        column &+= lanes
+    }
+}
