@@ -181,6 +181,7 @@ func backwardColumns(
         }
         column &+= present
     }
+    if streaming { vector_stream_fence() }
 }
 
 // MARK: Results
@@ -207,7 +208,6 @@ func writeTile(
                 vector_stream(out + (i &* outStride &+ v &* vectorBytes), result(i, v, lanes))
             }
         }
-        vector_stream_fence()
     } else {
         for i in 0..<source.n {
             for v in 0..<source.vectors {

@@ -53,6 +53,7 @@ func forwardColumns(
         }
         first &+= tile.count
     }
+    if streaming { vector_stream_fence() }
 }
 
 /// Slices up to this long keep their exponentials; those of Double cost more to compute again.
@@ -92,7 +93,6 @@ struct TileResult {
                 vector_stream(row + 2 &* vectorBytes, body(i, 2, lanes))
                 vector_stream(row + 3 &* vectorBytes, body(i, 3, lanes))
             }
-            vector_stream_fence()
         } else if present == 4 &* lanes {
             for i in 0..<n {
                 let row = address + i &* stride

@@ -76,6 +76,10 @@ func execute(
 /// for long slices; between the phases of short ones memory has time to write through the caches.
 private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 
+/// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call, which ends with a
+/// wait for the output, if that is streamed.
+private var unitBytes: Int { 65536 }
+
 /// Chooses the path, and takes it.
 private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRawPointer) -> Bool {
     let n = work.n
@@ -98,7 +102,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
         if elements &* work.elementBytes >= streamingBytes { work.streaming = 1 }
-        work.unitSlices = min(work.across.size(0), 256)
+        work.unitSlices = min(work.across.size(0), max(256, unitBytes / sliceBytes & ~255))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
