@@ -76,6 +76,9 @@ func execute(
 /// for long slices; between the phases of short ones memory has time to write through the caches.
 private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 
+/// The same of columns, whose output leaves the inner caches between their tiles.
+private var columnStreamingBytes: Int { 4 &* 1024 &* 1024 }
+
 /// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call, which ends with a
 /// wait for the output, if that is streamed.
 private var unitBytes: Int { 65536 }
@@ -101,7 +104,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let fits = sliceBytes &* 16 <= Work.packBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
-        if elements &* work.elementBytes >= streamingBytes { work.streaming = 1 }
+        if elements &* work.elementBytes >= columnStreamingBytes { work.streaming = 1 }
         work.unitSlices = min(work.across.size(0), max(256, unitBytes / sliceBytes & ~255))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
