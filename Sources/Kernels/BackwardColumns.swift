@@ -6,7 +6,7 @@
 import CKernels
 import CVector
 
-/// The two inputs of some columns side by side: up to `tileVectors` whole vectors, or a part of one.
+/// The two inputs of some columns side by side: up to 16 whole vectors, or a part of one.
 struct GradientTile {
     let g: Operand
     let y: Operand
@@ -47,9 +47,9 @@ func sumBlock(
         for v in 0..<vectors {
             let g = tile.g.from(i).address + v &* vectorBytes
             let y = tile.y.from(i).address + v &* vectorBytes
-            // The next tile: a row of this one is too short for the CPU to read ahead by itself.
+            // The next tile, half of it now and half with the results: rows are too short for the CPU to read ahead by
+            // itself.
             vector_prefetch(g + vectors &* vectorBytes)
-            if op == .softmax { vector_prefetch(y + vectors &* vectorBytes) }
             let term = load(g, present)
             let factor = op == .softmax ? load(y, present) : term
             var sum = isFirst ? LaneSum() : own[v]
@@ -148,8 +148,11 @@ func addBlock(
 
 // MARK: The operation
 
-/// A row of a tile is read and written in one go: memory does not like shorter ones.
-@inline(__always) private var tileVectors: Int { 16 }
+/// Vectors of columns that are taken together. A row of a tile is read and written in one go: memory does not like
+/// shorter ones, but caches do, once both inputs of two tiles have to be kept.
+private func tileVectors(_ n: Int, stride: Int) -> Int {
+    n < 8 || stride <= 16 &* vectorBytes ? 16 : 8
+}
 
 /// The backward operation on `columns` slices, a tile at a time.
 func backwardColumns(
@@ -157,10 +160,11 @@ func backwardColumns(
     _ columns: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
     let table = scratch.table
+    let vectors = tileVectors(n, stride: g.stride)
     var column = 0
     while column < columns {
         let left = columns &- column
-        let present = left < lanes ? left : min(tileVectors, left / lanes) &* lanes
+        let present = left < lanes ? left : min(vectors, left / lanes) &* lanes
         let tile = GradientTile(
             g: g.moved(by: column &* elementBytes), y: y.moved(by: column &* elementBytes),
             present: present, n: n)
@@ -191,9 +195,11 @@ func writeTile(
     _ op: Operation, _ source: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ table: SliceTable, streaming: Bool
 ) {
+    let ahead = source.vectors &* vectorBytes
     @inline(__always)
     func result(_ i: Int, _ v: Int, _ count: Int) -> Vector {
         let offset = v &* vectorBytes
+        vector_prefetch(source.y.from(i).address + offset + ahead)
         return table.backwardResult(from: v &* lanes)(
             op, load(source.g.from(i).address + offset, count), load(source.y.from(i).address + offset, count)
         )
