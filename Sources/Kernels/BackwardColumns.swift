@@ -185,7 +185,6 @@ func backwardColumns(
         }
         column &+= present
     }
-    if streaming { vector_stream_fence() }
 }
 
 // MARK: Results

@@ -53,7 +53,6 @@ func forwardColumns(
         }
         first &+= tile.count
     }
-    if streaming { vector_stream_fence() }
 }
 
 /// Slices up to this long keep their exponentials; those of Double cost more to compute again.

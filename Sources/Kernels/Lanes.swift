@@ -161,7 +161,6 @@ func writeRow(
             vector_stream(out.element(i), body(i, lanes))
             i &+= lanes
         }
-        vector_stream_fence()
     } else {
         while i &+ lanes <= n {
             vector_store(out.element(i), body(i, lanes))

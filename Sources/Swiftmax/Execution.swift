@@ -26,6 +26,8 @@ enum Path {
         case .blockStats: runBlockStats(work, first, end, scratch)
         case .blockResults: runBlockResults(work, first, end, scratch)
         }
+        // Once for many units: it waits for the stores.
+        if work.pointee.streaming != 0 { support_stream_fence() }
     }
 }
 

@@ -79,8 +79,7 @@ private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 /// The same of columns, whose output leaves the inner caches between their tiles.
 private var columnStreamingBytes: Int { 4 &* 1024 &* 1024 }
 
-/// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call, which ends with a
-/// wait for the output, if that is streamed.
+/// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call.
 private var unitBytes: Int { 65536 }
 
 /// Chooses the path, and takes it.

@@ -41,7 +41,8 @@ typedef struct swiftmax_exact_sum {
 } swiftmax_exact_sum;
 
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
-/// are contiguous. An output may be the input it is computed from, in the same layout.
+/// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
+/// written past the caches where it can be; the caller orders these stores before what follows.
 typedef struct swiftmax_kernels {
     /// `rows` slices of `n` elements each.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,

@@ -58,6 +58,13 @@ SWIFTMAX_INLINE void support_store(int32_t *value, int32_t other) {
     __atomic_store_n(value, other, __ATOMIC_RELEASE);
 }
 
+/// Orders stores past the caches before what follows, which on x86-64 nothing else does.
+SWIFTMAX_INLINE void support_stream_fence(void) {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
 // MARK: State of the process
 
 /// The tables of the kernels in use, float32 and float64, valid once `support_isa` is not 0.

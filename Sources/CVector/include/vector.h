@@ -291,13 +291,6 @@ SWIFTMAX_INLINE void vector_stream(void *address, swiftmax_vector v) {
     __builtin_nontemporal_store(v, (swiftmax_vector *)address);
 }
 
-/// Orders streamed stores before what follows.
-SWIFTMAX_INLINE void vector_stream_fence(void) {
-#if defined(__x86_64__)
-    _mm_sfence();
-#endif
-}
-
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
 #define SWIFTMAX_MASK(count) ((__mmask8)((1u << (count)) - 1))
 #elif defined(__AVX512F__)
