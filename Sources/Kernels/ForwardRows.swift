@@ -33,7 +33,7 @@ func forwardRows(
         let target = out + first &* outStride
         switch op {
         case .softmax where n <= block:
-            writeSoftmax(scratch.exponentials, batch, target, outStride, table)
+            writeSoftmax(scratch.exponentials, batch, target, outStride, table, streaming: streaming)
         case .softmax where keeps && blocksAreClose(n, table):
             var start = 0
             while start < n {
@@ -44,7 +44,8 @@ func forwardRows(
                 start &+= block
             }
         case .softmax: writeSoftmax(batch.x, target, n, table, streaming: streaming)
-        case .logSoftmax where n <= block: writeLogSoftmax(batch, target, outStride, table)
+        case .logSoftmax where n <= block:
+            writeLogSoftmax(batch, target, outStride, table, streaming: streaming)
         case .logSoftmax: writeLogSoftmax(batch.x, target, n, table, streaming: streaming)
         case .logsumexp: writeLogsumexp(batch, target, outStride, table, scratch)
         }
@@ -82,12 +83,12 @@ func blocksAreClose(_ n: Int, _ table: SliceTable) -> Bool {
 @inline(never)
 func writeSoftmax(
     _ kept: ExponentialPanel, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ table: SliceTable
+    _ table: SliceTable, streaming: Bool
 ) {
     for r in 0..<rows.count {
         let softmax = table.softmaxResult(r)
         let kept = kept.from(r &* rows.rowBytes)
-        writeRow(out + r &* outStride, rows.n, streaming: false) { i, _ in
+        writeRow(out + r &* outStride, rows.n, streaming: streaming) { i, _ in
             softmax(kept.load(at: i &* elementBytes))
         }
     }
@@ -116,12 +117,12 @@ func writeSoftmax(
 
 @inline(never)
 func writeLogSoftmax(
-    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable
+    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable, streaming: Bool
 ) {
     for r in 0..<rows.count {
         let logSoftmax = table.logSoftmaxResult(r)
         let x = rows.x + r &* rows.stride
-        writeRow(out + r &* outStride, rows.n, streaming: false) { i, count in
+        writeRow(out + r &* outStride, rows.n, streaming: streaming) { i, count in
             logSoftmax(load(x.element(i), count))
         }
     }

@@ -56,6 +56,9 @@ func execute(
         }
         let elements = x.count
         let isDouble = x.dtype == Int32(SWIFTMAX_FLOAT64)
+        let streams =
+            !reduces && elements &* x.elementBytes >= streamingBytes
+            && areWorthStreaming(kind, slice.elements, x.elementBytes)
         var work = Work(
             kind: kind, op: op, dtype: x.dtype, elementBytes: x.elementBytes,
             kernels: activeKernels(isDouble: isDouble), inputs: inputs,
@@ -63,18 +66,21 @@ func execute(
                 arrays.0.data.unsafelyUnwrapped, arrays.1.data.unsafelyUnwrapped,
                 arrays.2.data ?? scratch, arrays.3.data ?? scratch
             ), hasMask: hasMask,
-            streaming: !reduces && slice.elements > Int(SWIFTMAX_BLOCK)
-                && elements &* x.elementBytes >= streamingBytes ? 1 : 0, slice: slice,
-            batch: batch, across: Dimensions(packs.dimensions(2)), n: slice.elements,
-            slices: batch.elements)
+            streaming: streams ? 1 : 0, slice: slice, batch: batch,
+            across: Dimensions(packs.dimensions(2)), n: slice.elements, slices: batch.elements)
         if !run(&work, elements, scratch) { status = Status(SWIFTMAX_OUT_OF_MEMORY) }
     }
     return hadMemory ? status : Status(SWIFTMAX_OUT_OF_MEMORY)
 }
 
-/// From this size on an output will not be found in a cache by its reader, and is better written past them. It pays
-/// for long slices; between the phases of short ones memory has time to write through the caches.
+/// From this size on an output will not be found in a cache by its reader, and is better written past them.
 private var streamingBytes: Int { 12 &* 1024 &* 1024 }
+
+/// Whether rows are long enough for it. Those that go through phases many at a time are written in short turns, which must
+/// not have parts of cache lines at their ends; those of gradients are too short for it to pay.
+private func areWorthStreaming(_ kind: Work.Kind, _ n: Int, _ elementBytes: Int) -> Bool {
+    n > Int(SWIFTMAX_BLOCK) || kind == .forward && n >= 512 && n &* elementBytes % 64 == 0
+}
 
 /// The same of columns, whose output leaves the inner caches between their tiles.
 private var columnStreamingBytes: Int { 4 &* 1024 &* 1024 }
