@@ -65,6 +65,14 @@ struct Shift {
     }
 }
 
+extension Shift {
+    /// The power of exp(x), without the tail.
+    @inline(__always)
+    func power(of x: Vector) -> Vector {
+        vector_exponent_from_mantissa(vector_fma(maximum(x - base, low), splat(log2e), magic))
+    }
+}
+
 /// max where it is finite and beyond `exactRange`, else 0.
 @inline(__always)
 func farBase(_ max: Vector) -> Vector {

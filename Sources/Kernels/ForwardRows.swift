@@ -11,39 +11,28 @@ func forwardRows(
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
-    // The exponentials of a softmax are kept where they fit; else they are computed once more.
     let rowBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
-    let keeps = rowBytes <= panelBytes
-    let panelStep = keeps ? block &* elementBytes : 0
     let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
 
     var first = 0
     while first < rows {
         let count = min(step, rows &- first)
         let batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
+        let target = out + first &* outStride
+        var kept = LongRowPanel.none
         if n <= block {
             rowStats(op.sumKind, batch, scratch, scratch.exponentials)
         } else {
-            table.set(
-                0,
-                longRowStats(
-                    op.sumKind, batch.x, n, scratch.exponentials, step: panelStep, scratch))
+            if op == .softmax {
+                kept = longRowPanel(batch.x, target, rowBytes, streaming: streaming)
+            }
+            table.set(0, longRowStats(op.sumKind, batch.x, n, kept, scratch))
         }
         table.setResults(op, count)
-        let target = out + first &* outStride
         switch op {
         case .softmax where n <= block:
             writeSoftmax(scratch.exponentials, batch, target, outStride, table, streaming: streaming)
-        case .softmax where keeps && blocksAreClose(n, table):
-            var start = 0
-            while start < n {
-                writeSoftmax(
-                    scratch.exponentials.from(start &* elementBytes), target.element(start),
-                    min(block, n &- start), table, scale: blockScale(start / block, table),
-                    streaming: streaming)
-                start &+= block
-            }
-        case .softmax: writeSoftmax(batch.x, target, n, table, streaming: streaming)
+        case .softmax: writeLongSoftmax(kept, batch.x, target, n, scratch, streaming: streaming)
         case .logSoftmax where n <= block:
             writeLogSoftmax(batch, target, outStride, table, streaming: streaming)
         case .logSoftmax: writeLogSoftmax(batch.x, target, n, table, streaming: streaming)
@@ -66,6 +55,47 @@ func blockScale(_ index: Int, _ table: SliceTable) -> Element {
     let (k, _) = wideExponent(max: table.stats(from: 0).max)
     let (own, _) = wideExponent(max: splatWide(Double(table.blockMax(index))))
     return Element(widePowerOfTwo(own - k)[0])
+}
+
+/// Where the exponentials of a softmax are kept, instead of computing them once more.
+@inline(__always)
+private func longRowPanel(
+    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ rowBytes: Int, streaming: Bool
+) -> LongRowPanel {
+    if rowBytes <= panelBytes { return .whole }
+    // Exponentials of Float cost less than stores that go through the caches.
+    let isWorthIt = elementBytes == 8 || !streaming
+    return isWorthIt && rowBytes <= cachedRowBytes && x != UnsafeRawPointer(out) ? .tails(out) : .none
+}
+
+/// A row, and the tails in the place of its results, should still be in a cache when they are read again.
+@inline(__always) private var cachedRowBytes: Int { 4 &* 1024 &* 1024 }
+
+/// The softmax of the only row.
+private func writeLongSoftmax(
+    _ kept: LongRowPanel, _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+    _ scratch: Scratch, streaming: Bool
+) {
+    let table = scratch.table
+    var start = 0
+    if case .none = kept { start = n }
+    if start == n || !blocksAreClose(n, table) {
+        writeSoftmax(x, out, n, table, streaming: streaming)
+        return
+    }
+    while start < n {
+        let count = min(block, n &- start)
+        let (index, target) = (start / block, out.element(start))
+        let scale = blockScale(index, table)
+        if case .tails = kept, count == block {
+            writeSoftmaxOfTails(x.element(start), target, table, max: table.blockMax(index), scale: scale)
+        } else {
+            writeSoftmax(
+                kept.panel(at: start, count, scratch.exponentials), target, count, table, scale: scale,
+                streaming: streaming)
+        }
+        start &+= block
+    }
 }
 
 /// Whether 1/sum, scaled to each block, stays a normal number.
@@ -104,6 +134,22 @@ func writeSoftmax(
     softmax.inverse = softmax.inverse * splat(scale)
     softmax.inverseLow = softmax.inverseLow * splat(scale)
     writeRow(out, n, streaming: streaming) { i, _ in softmax(kept.load(at: i &* elementBytes)) }
+}
+
+/// The softmax of a block of the only row, in place of the tails of its exponentials.
+@inline(never)
+func writeSoftmaxOfTails(
+    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ table: SliceTable, max: Element,
+    scale: Element
+) {
+    var softmax = table.softmaxResult(0)
+    softmax.inverse = softmax.inverse * splat(scale)
+    softmax.inverseLow = softmax.inverseLow * splat(scale)
+    let shift = Shift(max: splat(max))
+    writeRow(out, block, streaming: false) { i, _ in
+        let tail = vector_load(out.element(i))
+        return softmax(Exponential(tail: tail, power: shift.power(of: vector_load(x.element(i)))))
+    }
 }
 
 /// The softmax of the only row, or of a part of it, whose exponentials are computed again.

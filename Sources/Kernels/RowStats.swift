@@ -248,28 +248,47 @@ func blockStats(
     return table.stats(from: 0).first
 }
 
-/// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table.
-///
-/// - Parameter step: from where the exponentials of one block are kept to where those of the next are, in bytes: 0
-///   overwrites them.
+/// Where the exponentials of the blocks of a long row are kept.
+enum LongRowPanel {
+    /// Nowhere: each block's take the place of the one before.
+    case none
+    /// In the panel, block after block.
+    case whole
+    /// The tails alone, where the results will be, as far as these are whole blocks; the last block in the panel.
+    case tails(UnsafeMutableRawPointer)
+
+    @inline(__always)
+    func panel(at first: Int, _ count: Int, _ panel: ExponentialPanel) -> ExponentialPanel {
+        switch self {
+        case .none: panel
+        case .whole: panel.from(first &* elementBytes)
+        case .tails(let out):
+            count < block
+                ? panel : ExponentialPanel(tails: out.element(first), powers: panel.powers)
+        }
+    }
+}
+
+/// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table, if their
+/// exponentials are kept.
 @inline(never)
 func longRowStats(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ kept: ExponentialPanel, step: Int,
-    _ scratch: Scratch
+    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ kept: LongRowPanel, _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
+    let isKept = if case .none = kept { false } else { true }
     var known: Element?
     while true {
         var stats = Stats.none
-        var (first, bytes) = (0, 0)
+        var first = 0
         while first < n {
             let (start, count) = (x.element(first), min(block, n &- first))
             let max = known ?? rowMax(start, count)
-            let next = blockStats(kind, start, count, max, kept.from(bytes), scratch)
+            let panel = kept.panel(at: first, count, scratch.exponentials)
+            let next = blockStats(kind, start, count, max, panel, scratch)
             stats.append(Stats(next), kind)
-            if step > 0 { table.setBlockMax(first / block, max) }
+            if isKept { table.setBlockMax(first / block, max) }
             first &+= block
-            bytes &+= step
         }
         if known != nil || stats.needsKnownMax[0] == 0 { return stats.first }
         known = Element(stats.max[0])

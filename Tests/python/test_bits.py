@@ -10,7 +10,7 @@ import strategies
 import swiftmax
 from hypothesis import given
 from hypothesis import strategies as st
-from inputs import BACKWARD, DTYPES, FORWARD, Array, gradients, logits
+from inputs import BACKWARD, DTYPES, FAMILIES, FORWARD, Array, gradients, logits
 
 BATCHES = [(), (1,), (3,), (17,), (70,), (2, 3), (3, 17), (70, 2), (5, 2, 2)]
 SMALL_BATCHES = [(), (2,), (3,), (2, 2)]
@@ -92,6 +92,31 @@ def test_several_axes(name: str, dtype: str, data: st.DataObject) -> None:
     result = np.moveaxis(call(name, arrays, axis=axes), 0 if name == "logsumexp" else batch_axis, 0)
     for one in result:
         assert one.tobytes() == expected
+
+
+@pytest.mark.parametrize("length", [9_001, 33_003, 70_001, 131_072, 530_003])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_long_rows(dtype: str, length: int) -> None:
+    """A long row keeps its exponentials here or there, or computes them twice."""
+    families = [name for name in FAMILIES if name != "tiny"]
+    x = np.stack([logits(family, 3, (length,), dtype) for family in families])
+    # Blocks that lie far below the others, and some with nothing, or nothing finite, in them.
+    x = np.concatenate([x, x[:6]])
+    x[-6, 4096:8192] -= 60
+    x[-5, :4096] -= 1000
+    x[-4, :4096] = -np.inf
+    x[-3, -1] = np.inf
+    x[-2, 5] = np.nan
+    x[-1, 4096:] = -np.inf
+    expected = call("softmax", [np.asfortranarray(x)], axis=1)
+    assert call("softmax", [x], axis=1).tobytes() == expected.tobytes()
+    # A batch so large that it is not written through the caches.
+    repeats = 1 + (12 << 20) // x.nbytes
+    many = call("softmax", [np.concatenate([x] * repeats)], axis=1)
+    assert many.tobytes() == expected.tobytes() * repeats
+    in_place = x.copy()
+    call("softmax", [in_place], axis=1, out=in_place)
+    assert in_place.tobytes() == expected.tobytes()
 
 
 # ---- Threads ------------------------------------------------------------------------------------
