@@ -34,6 +34,7 @@ NOT_HOT = {
     "backwardLongRows": "once for each row or block",
     "fill": "once for each row or block, by the functions of the table",
     "rowStats": "once for each row",
+    "writeLongSoftmax": "once for each block",
     "SliceTable.append": "once for each slice and block",
     "SliceTable.setBackwardResults": "once for each slice",
     "preciseLogsumexp": "only where a logsumexp is near 0",
