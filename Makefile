@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 C_SOURCES = $(wildcard python/swiftmax/*.[ch] Sources/*/*.c Sources/*/include/*.h Tests/*/*.c)
-SWIFT_SOURCES = Package.swift Sources/Kernels Sources/Swiftmax Tests/SwiftmaxTests
+SWIFT_SOURCES = Package.swift Sources/Kernels Sources/ExactSum Sources/Swiftmax Tests/SwiftmaxTests
 PYTHON_SOURCES = setup.py $(wildcard python Tests/python benchmarks demo scripts)
 
 .PHONY: build demo test peers bench accuracy check-machine-code lint format clean

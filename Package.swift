@@ -60,9 +60,10 @@ let package = Package(
         .target(name: "CSupport", dependencies: ["CKernels"]),
 
         // MARK: The library
+        .target(name: "ExactSum", dependencies: ["CKernels"]),
         .target(
             name: "Swiftmax",
-            dependencies: ["CSwiftmax", "CKernels", "CSupport"]
+            dependencies: ["CSwiftmax", "CKernels", "CSupport", "ExactSum"]
                 + variants.map { .init(stringLiteral: $0.name) },
             linkerSettings: [.linkedLibrary("dispatch")]),
 

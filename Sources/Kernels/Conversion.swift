@@ -1,6 +1,35 @@
-// Ways into and out of a kernel: transposition, masks and 16-bit types.
+// Ways into and out of a kernel: strides, transposition, masks and 16-bit types.
 
 import CVector
+
+/// Copies `n` elements, `stride` bytes apart, to contiguous ones.
+func gather(_ source: UnsafeRawPointer, _ stride: Int, _ destination: UnsafeMutableRawPointer, _ n: Int) {
+    var i = 0
+    // The commonest strides have shuffles: x[..., ::-1] and x[..., ::2].
+    if stride == -elementBytes {
+        while i &+ lanes <= n {
+            vector_store(
+                destination.element(i), vector_load_reversed(source + (i &+ lanes &- 1) &* stride))
+            i &+= lanes
+        }
+    } else if stride == 2 &* elementBytes {
+        // The second vector ends one element beyond the last of those wanted.
+        while i &+ lanes < n {
+            vector_store(destination.element(i), vector_load_alternate(source + i &* stride))
+            i &+= lanes
+        }
+    } else {
+        while i &+ lanes <= n {
+            vector_store(destination.element(i), vector_load_strided(source + i &* stride, stride))
+            i &+= lanes
+        }
+    }
+    while i < n {
+        let element = (source + i &* stride).loadUnaligned(as: Element.self)
+        destination.element(i).storeBytes(of: element, as: Element.self)
+        i &+= 1
+    }
+}
 
 /// destination[j][i] = source[i][j], four by four.
 func transpose(

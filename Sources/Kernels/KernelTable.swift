@@ -34,7 +34,6 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         }
     }
 
-    kernels.pointee.add_exact = { x, stride, n, max, sum in addExact(x!, stride, n, max: max, sum!) }
     kernels.pointee.exact_log = { sum, max in logOfExact(sum!.pointee, max: max) }
 
     kernels.pointee.backward_rows = {
@@ -71,6 +70,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         writeBackward(Operation(op), g!, y!, out!, n, GradientSum(stats!.pointee), streaming: streaming != 0)
     }
 
+    kernels.pointee.gather = { source, stride, destination, n in gather(source!, stride, destination!, n) }
     kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in
         transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
     }

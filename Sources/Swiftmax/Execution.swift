@@ -474,7 +474,7 @@ extension Work {
             while first < n {
                 let end = min(first &+ Int(SWIFTMAX_BLOCK), n)
                 let x = blockElements(0, first, end, packs)
-                kernels.pointee.add_exact(x, wideBytes, end &- first, max, &sum)
+                swiftmax_add_exact(x, wideBytes, wideBytes, end &- first, max, &sum)
                 first = end
             }
             let exact = kernels.pointee.exact_log(&sum, max)

@@ -13,8 +13,10 @@ extension Work {
         _ source: UnsafeMutableRawPointer, _ stride: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
         _ packs: Packs
     ) {
-        if isWide {
-            copy(source, stride, target, elementBytes, count, elementBytes)
+        if isWide && stride == elementBytes {
+            memcpy(target, source, count &* elementBytes)
+        } else if isWide {
+            kernels.pointee.gather(source, stride, target, count)
         } else if stride == elementBytes {
             widen(source, target, count)
         } else {

@@ -62,7 +62,7 @@ struct Work {
 extension Work {
     /// What a pack may hold, in bytes, and what it should, to stay in the first caches.
     static var packBytes: Int { 256 &* 1024 }
-    static var cachedBytes: Int { 16384 }
+    static var cachedBytes: Int { 12288 }
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }
 

@@ -54,7 +54,9 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool} ({package})")
     folder = tmp_path_factory.mktemp("arm64")
-    objects = [compile_swift("Swiftmax", "Swiftmax", folder / "Swiftmax.o")]
+    objects = [
+        compile_swift(module, module, folder / f"{module}.o") for module in ("Swiftmax", "ExactSum")
+    ]
     for element in ["FLOAT32", "FLOAT64"]:
         defines = [f"-D{name}" for name in ("SWIFTMAX_BASELINE", f"SWIFTMAX_{element}")]
         options = [part for define in defines for part in (define, "-Xcc", f"{define}=1")]

@@ -40,6 +40,14 @@ typedef struct swiftmax_exact_sum {
     uint64_t limbs[4];
 } swiftmax_exact_sum;
 
+/// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the exponentials of `n`
+/// elements (floats or doubles by their size, `stride` bytes apart), of the slice or of a part of it, to `sum`, at first
+/// zeros. Elements may be -inf, but not NaN. Compiled once for all instruction sets.
+void swiftmax_add_exact(const void *x, intptr_t element_bytes, intptr_t stride, intptr_t n, double max,
+                        swiftmax_exact_sum *sum);
+/// The sum less 1, as high + low.
+void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *high, double *low);
+
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
@@ -60,10 +68,7 @@ typedef struct swiftmax_kernels {
     void (*row_output)(int32_t op, const void *x, void *out, intptr_t n, const swiftmax_stats *stats,
                        void *scratch, int32_t streaming);
 
-    /// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the
-    /// exponentials of `n` elements, of the slice or of a part of it, to `sum`, at first zeros.
-    void (*add_exact)(const void *x, intptr_t stride, intptr_t n, double max, swiftmax_exact_sum *sum);
-    /// Its logarithm.
+    /// The logarithm of the sum of a slice.
     double (*exact_log)(const swiftmax_exact_sum *sum, double max);
 
     /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX.
@@ -84,6 +89,8 @@ typedef struct swiftmax_kernels {
     void (*row_grad_input)(int32_t op, const void *grad_output, const void *output, void *grad_input,
                            intptr_t n, const swiftmax_stats *stats, int32_t streaming);
 
+    /// destination[i] = the element `stride` * i bytes from `source`, for i < n.
+    void (*gather)(const void *source, intptr_t stride, void *destination, intptr_t n);
     /// destination[j][i] = source[i][j] for i < rows, j < columns.
     void (*transpose)(const void *source, intptr_t source_stride, void *destination,
                       intptr_t destination_stride, intptr_t rows, intptr_t columns);

@@ -32,6 +32,7 @@ typedef float swiftmax_element;
 typedef SWIFTMAX_ALIAS(swiftmax_element) swiftmax_vector;
 typedef SWIFTMAX_ALIAS(double) swiftmax_wide;
 typedef swiftmax_vector swiftmax_unaligned_vector __attribute__((aligned(1)));
+typedef swiftmax_element swiftmax_unaligned_element __attribute__((aligned(1)));
 
 #define SWIFTMAX_INLINE static inline __attribute__((always_inline))
 
@@ -279,6 +280,38 @@ SWIFTMAX_INLINE swiftmax_vector vector_in_register(swiftmax_vector v) {
 
 SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
     *(swiftmax_unaligned_vector *)address = v;
+}
+
+/// Lanes 0, 1, 2... of the macro's argument, a function of the lane.
+#if SWIFTMAX_LANES == 16
+#define SWIFTMAX_EACH_LANE(f)                                                                                \
+    f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15)
+#elif SWIFTMAX_LANES == 8
+#define SWIFTMAX_EACH_LANE(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
+#elif SWIFTMAX_LANES == 4
+#define SWIFTMAX_EACH_LANE(f) f(0), f(1), f(2), f(3)
+#else
+#define SWIFTMAX_EACH_LANE(f) f(0), f(1)
+#endif
+
+/// A vector of elements whose order in memory is the reverse; `address` is that of the last.
+SWIFTMAX_INLINE swiftmax_vector vector_load_reversed(const void *address) {
+#define SWIFTMAX_REVERSED(lane) (SWIFTMAX_LANES - 1 - (lane))
+    swiftmax_vector v = vector_load(address);
+    return __builtin_shufflevector(v, v, SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED));
+}
+
+/// Every second of the elements that two vectors hold.
+SWIFTMAX_INLINE swiftmax_vector vector_load_alternate(const void *address) {
+#define SWIFTMAX_ALTERNATE(lane) (2 * (lane))
+    swiftmax_vector a = vector_load(address), b = vector_load((const char *)address + SWIFTMAX_VECTOR_BYTES);
+    return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_ALTERNATE));
+}
+
+/// Elements `stride` bytes apart.
+SWIFTMAX_INLINE swiftmax_vector vector_load_strided(const void *address, intptr_t stride) {
+#define SWIFTMAX_STRIDED(lane) *(const swiftmax_unaligned_element *)((const char *)address + (lane) * stride)
+    return (swiftmax_vector){SWIFTMAX_EACH_LANE(SWIFTMAX_STRIDED)};
 }
 
 /// Asks for a line that will soon be read; any address will do.
