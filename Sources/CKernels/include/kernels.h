@@ -40,9 +40,9 @@ typedef struct swiftmax_exact_sum {
     uint64_t limbs[4];
 } swiftmax_exact_sum;
 
-/// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the exponentials of `n`
-/// elements (floats or doubles by their size, `stride` bytes apart), of the slice or of a part of it, to `sum`, at first
-/// zeros. Elements may be -inf, but not NaN. Compiled once for all instruction sets.
+/// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the exponentials
+/// of `n` elements (floats or doubles by their size, `stride` bytes apart), of the slice or of a part of it,
+/// to `sum`, at first zeros. Elements may be -inf, but not NaN. Compiled once for all instruction sets.
 void swiftmax_add_exact(const void *x, intptr_t element_bytes, intptr_t stride, intptr_t n, double max,
                         swiftmax_exact_sum *sum);
 /// The sum less 1, as high + low.
