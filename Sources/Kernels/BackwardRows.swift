@@ -147,8 +147,16 @@ func writeRow(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
     _ n: Int, _ result: BackwardResult, streaming: Bool
 ) {
-    writeRow(out, n, streaming: streaming) { i, count in
+    @inline(__always)
+    func one(_ i: Int, _ count: Int) -> Vector {
         result(op, load(g.element(i), count), load(y.element(i), count))
+    }
+    if op == .softmax {
+        writeRow(out, n, streaming: streaming, one)
+    } else {
+        writeRow(out, n, streaming: streaming, one: one) { i in
+            result.logSoftmax(loadQuad(g.element(i)), loadQuad(y.element(i)))
+        }
     }
 }
 

@@ -49,6 +49,10 @@ struct BackwardResult {
         op == .softmax ? softmax(g, y) : logSoftmax(g, y, exponent: splat(0))
     }
 
+    /// Four gradients of log_softmax, computed side by side, where `isOrdinary`.
+    @inline(__always)
+    func logSoftmax(_ g: Quad, _ y: Quad) -> Quad { logSoftmax(g, y, exponent: splat(0)) }
+
     /// The gradient anywhere: the same where `isOrdinary`.
     @inline(__always)
     func general(_ op: Operation, _ g: Vector, _ y: Vector) -> Vector {
@@ -72,22 +76,27 @@ struct BackwardResult {
         vector_fma(y, vector_in_register(g), -vector_fma(y, sum, y * sumLow))
     }
 
-    /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
     @inline(__always)
     private func logSoftmax(_ g: Vector, _ y: Vector, exponent: Vector) -> Vector {
+        logSoftmax(Quad(repeating: g), Quad(repeating: y), exponent: exponent).a
+    }
+
+    /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
+    @inline(__always)
+    private func logSoftmax(_ g: Quad, _ y: Quad, exponent: Vector) -> Quad {
         // At the lower bound the second power is 0; at the upper the product of both overflows.
         let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
         let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
-        let clamped = maximum(y, lowest)
-        let d = vector_min(clamped, highest)
-        let n = rounded(d)
-        let tail = expTail(reduced(d, n))
+        let d = y.map { vector_min(maximum($0, lowest), highest) }
+        let n = d.map(rounded)
+        let tail = expTail(d.map(n, reduced))
         let magic = splat(roundingMagic)
-        let half = vector_fma(n, splat(0.5), magic + splat(0.5) * exponent) - magic
+        let shift = magic + splat(0.5) * exponent
+        let half = n.map { vector_fma($0, splat(0.5), shift) - magic }
         let biased = splat(roundingMagic + exponentBias)
-        let power = vector_exponent_from_mantissa(half + biased)
-        let otherPower = vector_exponent_from_mantissa((n - half) + (biased + exponent))
-        let scaled = sum + vector_fma(tail, sum, vector_fma(tail, sumLow, sumLow))
-        return vector_fma(-(scaled * power), otherPower, g)
+        let power = half.map { vector_exponent_from_mantissa($0 + biased) }
+        let otherPower = n.map(half) { vector_exponent_from_mantissa(($0 - $1) + (biased + exponent)) }
+        let scaled = tail.map { sum + vector_fma($0, sum, vector_fma($0, sumLow, sumLow)) }
+        return scaled.map(power) { -($0 * $1) }.fma(otherPower, g)
     }
 }

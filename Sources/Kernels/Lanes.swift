@@ -141,6 +141,17 @@ extension UnsafeMutableRawPointer {
     func element(_ index: Int) -> UnsafeMutableRawPointer { self + index &* elementBytes }
 }
 
+/// Whether a row of `n` elements can be streamed to `out`, after a head that brings the stores to vector alignment.
+@inline(__always)
+private func canStream(_ out: UnsafeMutableRawPointer, _ n: Int) -> Bool {
+    Int(bitPattern: out) & (elementBytes &- 1) == 0 && n >= 2 &* lanes
+}
+
+@inline(__always)
+private func headOfStream(_ out: UnsafeMutableRawPointer) -> Int {
+    (0 &- Int(bitPattern: out)) & (vectorBytes &- 1) / elementBytes
+}
+
 /// Calls `body(first, count)` for each vector of a row of `n` elements and stores what it returns.
 ///
 /// With `streaming`, a head as long as needed brings the stores to vector alignment and they bypass the
@@ -150,13 +161,9 @@ func writeRow(
     _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool, _ body: (Int, Int) -> Vector
 ) {
     var i = 0
-    let misalignment = Int(bitPattern: out) & (vectorBytes &- 1)
-    if streaming && misalignment & (elementBytes &- 1) == 0 && n >= 2 &* lanes {
-        if misalignment != 0 {
-            let head = (vectorBytes &- misalignment) / elementBytes
-            vector_store_partial(out, body(0, head), head)
-            i = head
-        }
+    if streaming && canStream(out, n) {
+        i = headOfStream(out)
+        if i > 0 { vector_store_partial(out, body(0, i), i) }
         while i &+ lanes <= n {
             vector_stream(out.element(i), body(i, lanes))
             i &+= lanes
@@ -168,4 +175,40 @@ func writeRow(
         }
     }
     if i < n { vector_store_partial(out.element(i), body(i, n &- i), n &- i) }
+}
+
+/// The same, where four vectors computed side by side are worth the room in the code.
+@inline(__always)
+func writeRow(
+    _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool, one: (Int, Int) -> Vector,
+    four: (Int) -> Quad
+) {
+    let step = 4 &* lanes
+    var i = 0
+    if streaming && canStream(out, n) {
+        i = headOfStream(out)
+        if i > 0 { vector_store_partial(out, one(0, i), i) }
+        while i &+ step <= n {
+            let result = four(i)
+            vector_stream(out.element(i), result.a)
+            vector_stream(out.element(i &+ lanes), result.b)
+            vector_stream(out.element(i &+ 2 &* lanes), result.c)
+            vector_stream(out.element(i &+ 3 &* lanes), result.d)
+            i &+= step
+        }
+    } else {
+        while i &+ step <= n {
+            let result = four(i)
+            vector_store(out.element(i), result.a)
+            vector_store(out.element(i &+ lanes), result.b)
+            vector_store(out.element(i &+ 2 &* lanes), result.c)
+            vector_store(out.element(i &+ 3 &* lanes), result.d)
+            i &+= step
+        }
+    }
+    while i < n {
+        let count = min(lanes, n &- i)
+        store(out.element(i), one(i, count), count)
+        i &+= count
+    }
 }
