@@ -148,6 +148,7 @@ def isolate_variants(products: Path) -> list[Path]:
                 "--wildcard",
                 "--keep-global-symbol=swiftmax_kernels_*",
                 "--remove-section=.eh_frame",
+                "--remove-section=.swift_modhash",
                 merged,
                 target,
             )
@@ -193,6 +194,7 @@ setup(
                 "-Wl,--version-script=python/swiftmax/_core.map",
                 "-Wl,--gc-sections",
                 "-Wl,--strip-all",
+                "-Wl,-z,noseparate-code",
             ],
         )
     ],

@@ -105,11 +105,7 @@ struct Exponential {
 
     /// For d >= the low of the shift.
     @inline(__always)
-    init(_ d: Vector, magic: Vector) {
-        let biased = vector_fma(d, splat(log2e), magic)
-        tail = expTail(reduced(d, biased - magic))
-        power = vector_exponent_from_mantissa(biased)
-    }
+    init(_ d: Vector, magic: Vector) { self = ExponentialQuad(Quad(repeating: d), magic: magic).a }
 }
 
 /// Four exponentials, computed side by side.
@@ -130,32 +126,65 @@ struct ExponentialQuad {
 
     /// As for one.
     @inline(__always)
-    init(_ d: Quad, magic: Vector) {
-        let biased = d.map { vector_fma($0, splat(log2e), magic) }
-        tail = expTail(d.map(biased.map { $0 - magic }, reduced))
-        power = biased.map(vector_exponent_from_mantissa)
+    init(_ d: Quad, magic: Vector) { (tail, power) = exponentials(d, magic: magic) }
+
+    /// Two of them at once.
+    @inline(__always)
+    static func pair(_ d: Octet, magic: Vector) -> (ExponentialQuad, ExponentialQuad) {
+        let (tail, power) = exponentials(d, magic: magic)
+        return (
+            ExponentialQuad(tail: tail.low, power: power.low),
+            ExponentialQuad(tail: tail.high, power: power.high)
+        )
     }
+
+    @inline(__always)
+    private init(tail: Quad, power: Quad) { (self.tail, self.power) = (tail, power) }
 }
 
-/// d - n ln2. The first product is exact, as is its difference from d; one rounding remains.
+/// As for one.
 @inline(__always)
-func reduced(_ d: Vector, _ n: Vector) -> Vector {
+private func exponentials<Group: VectorGroup>(_ d: Group, magic: Vector) -> (tail: Group, power: Group) {
+    let biased = d.map { vector_fma($0, splat(log2e), magic) }
+    let tail = expTail(reduced(d, biased.map { $0 - magic }))
+    return (tail, biased.map(vector_exponent_from_mantissa))
+}
+
+/// d - n ln2, in two steps for each vector. The first product is exact, as is its difference from d; one rounding remains.
+@inline(__always)
+func reduced<Group: VectorGroup>(_ d: Group, _ n: Group) -> Group {
+    d.map(n, withoutLeadingLn2).map(n, withoutTrailingLn2)
+}
+
+@inline(__always)
+private func withoutLeadingLn2(_ d: Vector, _ n: Vector) -> Vector {
     #if SWIFTMAX_FLOAT64
-        return wideReduced(d, n)
+        return wideWithoutLeadingLn2(d, n)
     #elseif SWIFTMAX_BASELINE && arch(x86_64)
         // Without FMA: constants short enough that their products with n (12 bits) are exact.
-        return ((d - n * splat(0x1.62ep-1)) - n * splat(0x1.0cp-15)) - n * splat(-0x1.05c61p-29)
+        return d - n * splat(0x1.62ep-1)
     #else
-        return vector_fma(n, splat(0x1.05c61p-29), vector_fma(n, splat(-0x1.62e43p-1), d))
+        return vector_fma(n, splat(-0x1.62e43p-1), d)
+    #endif
+}
+
+@inline(__always)
+private func withoutTrailingLn2(_ d: Vector, _ n: Vector) -> Vector {
+    #if SWIFTMAX_FLOAT64
+        return wideWithoutTrailingLn2(d, n)
+    #elseif SWIFTMAX_BASELINE && arch(x86_64)
+        return (d - n * splat(0x1.0cp-15)) - n * splat(-0x1.05c61p-29)
+    #else
+        return vector_fma(n, splat(0x1.05c61p-29), d)
     #endif
 }
 
 /// exp(r) - 1 for |r| <= ln2/2.
 @inline(__always)
-func expTail(_ r: Quad) -> Quad {
+func expTail<Group: VectorGroup>(_ r: Group) -> Group {
     #if SWIFTMAX_FLOAT64
-        let q: Quad = doublePolynomial { q, c in
-            q.map { $0.fma(r, splat(c)) } ?? Quad(repeating: splat(c))
+        let q: Group = doublePolynomial { q, c in
+            q.map { $0.fma(r, splat(c)) } ?? Group(repeating: splat(c))
         }
     #else
         var q = r.map { vector_fma(splat(0x1.6a247ep-10), $0, splat(0x1.1239bap-7)) }
@@ -166,20 +195,27 @@ func expTail(_ r: Quad) -> Quad {
     return r.map { $0 * $0 }.fma(q, r)
 }
 
-@inline(__always)
-func expTail(_ r: Vector) -> Vector { expTail(Quad(repeating: r)).a }
-
 // MARK: exp in double
 
 /// d - n ln2. The first product is exact up to the rounding of its difference from d.
 @inline(__always)
-func wideReduced(_ d: Wide, _ n: Wide) -> Wide {
+func wideReduced(_ d: Wide, _ n: Wide) -> Wide { wideWithoutTrailingLn2(wideWithoutLeadingLn2(d, n), n) }
+
+@inline(__always)
+private func wideWithoutLeadingLn2(_ d: Wide, _ n: Wide) -> Wide {
     #if SWIFTMAX_BASELINE && arch(x86_64)
-        return ((d - n * splatWide(0x1.62e42fefa4p-1)) - n * splatWide(-0x1.8432a1b0e2p-43))
-            - n * splatWide(-0x1.8cff81a12a17ep-85)
+        return d - n * splatWide(0x1.62e42fefa4p-1)
     #else
-        return wide_fma(
-            n, splatWide(-0x1.abc9e3b39803fp-56), wide_fma(n, splatWide(-0x1.62e42fefa39efp-1), d))
+        return wide_fma(n, splatWide(-0x1.62e42fefa39efp-1), d)
+    #endif
+}
+
+@inline(__always)
+private func wideWithoutTrailingLn2(_ d: Wide, _ n: Wide) -> Wide {
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        return (d - n * splatWide(-0x1.8432a1b0e2p-43)) - n * splatWide(-0x1.8cff81a12a17ep-85)
+    #else
+        return wide_fma(n, splatWide(-0x1.abc9e3b39803fp-56), d)
     #endif
 }
 

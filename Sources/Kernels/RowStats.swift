@@ -83,17 +83,31 @@ func sumRow(
         }
         var sum = CompensatedSum()
         var i = firstLane
-        while i &+ 3 &* virtualLanes &+ lanes <= n {
-            let (second, third) = (i &+ virtualLanes, i &+ 2 &* virtualLanes)
-            let fourth = third &+ virtualLanes
-            let e = ExponentialQuad(
-                Quad(
-                    argument(i, lanes), argument(second, lanes), argument(third, lanes),
-                    argument(fourth, lanes)), magic: magic)
-            sum.add(
-                ExponentialQuad(
-                    term(i, lanes, e.a), term(second, lanes, e.b), term(third, lanes, e.c),
-                    term(fourth, lanes, e.d)))
+        /// The arguments of the group that starts at `first`, and its terms.
+        @inline(__always)
+        func arguments(_ first: Int) -> Quad {
+            Quad(
+                argument(first, lanes), argument(first &+ virtualLanes, lanes),
+                argument(first &+ 2 &* virtualLanes, lanes), argument(first &+ 3 &* virtualLanes, lanes))
+        }
+        @inline(__always)
+        func terms(_ first: Int, _ e: ExponentialQuad) -> ExponentialQuad {
+            ExponentialQuad(
+                term(first, lanes, e.a), term(first &+ virtualLanes, lanes, e.b),
+                term(first &+ 2 &* virtualLanes, lanes, e.c), term(first &+ 3 &* virtualLanes, lanes, e.d))
+        }
+        let groupEnd = 3 &* virtualLanes &+ lanes
+        #if SWIFTMAX_AVX512
+            while i &+ groupElements &+ groupEnd <= n {
+                let next = i &+ groupElements
+                let e = ExponentialQuad.pair(Octet(arguments(i), arguments(next)), magic: magic)
+                sum.add(terms(i, e.0))
+                sum.add(terms(next, e.1))
+                i &+= 2 &* groupElements
+            }
+        #endif
+        while i &+ groupEnd <= n {
+            sum.add(terms(i, ExponentialQuad(arguments(i), magic: magic)))
             i &+= groupElements
         }
         // What is left of the last group.

@@ -9,6 +9,7 @@ extension Work {
     var isWide: Bool { elementBytes == wideBytes }
 
     /// `count` elements, `stride` bytes apart, to contiguous ones of the wide type.
+    @inline(never)
     func gather(
         _ source: UnsafeMutableRawPointer, _ stride: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
         _ packs: Packs
@@ -31,6 +32,7 @@ extension Work {
     }
 
     /// The way back.
+    @inline(never)
     func scatter(
         _ source: UnsafeMutableRawPointer, _ count: Int, _ target: UnsafeMutableRawPointer, _ stride: Int,
         _ packs: Packs
@@ -72,6 +74,7 @@ extension Work {
 }
 
 /// Copies `count` elements of `bytes` bytes from one stride to another.
+@inline(never)
 func copy(
     _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
     _ targetStride: Int, _ count: Int, _ bytes: Int
