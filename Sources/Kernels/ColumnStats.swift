@@ -25,12 +25,19 @@ func sumColumns(
     func one(_ i: Int) -> Exponential {
         term(i, Exponential(argument(i), magic: magic))
     }
+    /// The arguments of four elements from i on, `step` apart, and their terms.
+    @inline(__always)
+    func arguments(_ i: Int, _ step: Int) -> Quad {
+        Quad(argument(i), argument(i &+ step), argument(i &+ 2 &* step), argument(i &+ 3 &* step))
+    }
+    @inline(__always)
+    func terms(_ i: Int, _ step: Int, _ e: ExponentialQuad) -> ExponentialQuad {
+        ExponentialQuad(
+            term(i, e.a), term(i &+ step, e.b), term(i &+ 2 &* step, e.c), term(i &+ 3 &* step, e.d))
+    }
     @inline(__always)
     func four(_ i: Int, _ step: Int) -> ExponentialQuad {
-        let (j, k, l) = (i &+ step, i &+ 2 &* step, i &+ 3 &* step)
-        let e = ExponentialQuad(
-            Quad(argument(i), argument(j), argument(k), argument(l)), magic: magic)
-        return ExponentialQuad(term(i, e.a), term(j, e.b), term(k, e.c), term(l, e.d))
+        terms(i, step, ExponentialQuad(arguments(i, step), magic: magic))
     }
 
     if n <= shortLength {
@@ -58,6 +65,17 @@ func sumColumns(
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
+        // The exponentials of Float are too short to wait for.
+        #if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT64
+            while i &+ groupElements &+ 3 &* virtualLanes < n {
+                let next = i &+ groupElements
+                let e = ExponentialQuad.pair(
+                    Octet(arguments(i, virtualLanes), arguments(next, virtualLanes)), magic: magic)
+                sum.add(terms(i, virtualLanes, e.0))
+                sum.add(terms(next, virtualLanes, e.1))
+                i &+= 2 &* groupElements
+            }
+        #endif
         while i &+ 3 &* virtualLanes < n {
             sum.add(four(i, virtualLanes))
             i &+= groupElements
