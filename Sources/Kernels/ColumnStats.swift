@@ -183,10 +183,42 @@ func columnStats(
     if !areOrdinary { adjustToMax(columns, table) }
     if kind == .excludingMax {
         logSums(columns, table, scratch.columnLaneSums)
+        if columns.n > shortLength { sumSmallAgain(columns, table, scratch) }
     } else {
         softmaxSums(columns, table, tails: tails, scratch.columnLaneSums)
     }
     return areOrdinary
+}
+
+/// Takes those sums again that are far below the maximum; see `spareExponent`.
+private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
+    var small = splatWide(0)
+    var column = 0
+    while column < columns.count {
+        small += isSmall(table.sum(from: column).high)
+        column &+= lanes
+    }
+    if vector_count_equal(wide_narrow(small), splat(0)) == lanes { return }
+
+    let exponents = scratch.exponentSpare
+    var areAny = false
+    column = 0
+    while column < columns.count {
+        let exponent = spareExponent(of: table.sum(from: column).high)
+        let raised = wide_narrow(exponent)
+        exponents.storeBytes(of: exponent, toByteOffset: column &* 8, as: Wide.self)
+        table.raiseShifts(from: column, by: raised)
+        if vector_count_equal(raised, splat(0)) < lanes { areAny = true }
+        column &+= lanes
+    }
+    if !areAny { return }
+    logSums(columns, table, scratch.columnLaneSums)
+    column = 0
+    while column < columns.count {
+        let exponent = exponents.loadUnaligned(fromByteOffset: column &* 8, as: Wide.self)
+        table.setSum(from: column, table.sum(from: column).lowered(by: exponent))
+        column &+= lanes
+    }
 }
 
 /// Takes the base off the columns that have one, and leaves nothing but NaN of those with an infinite maximum.

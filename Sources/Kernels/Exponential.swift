@@ -197,10 +197,7 @@ func expTail<Group: VectorGroup>(_ r: Group) -> Group {
 
 // MARK: exp in double
 
-/// d - n ln2. The first product is exact up to the rounding of its difference from d.
-@inline(__always)
-func wideReduced(_ d: Wide, _ n: Wide) -> Wide { wideWithoutTrailingLn2(wideWithoutLeadingLn2(d, n), n) }
-
+/// d - n ln2 in two steps. The first product is exact up to the rounding of its difference from d.
 @inline(__always)
 private func wideWithoutLeadingLn2(_ d: Wide, _ n: Wide) -> Wide {
     #if SWIFTMAX_BASELINE && arch(x86_64)
@@ -235,11 +232,11 @@ func doublePolynomial<T>(_ step: (T?, Double) -> T) -> T {
     return step(q, 0.5)
 }
 
-/// exp(r) - 1 for |r| <= ln2/2.
+/// exp(r + low) - 1 for |r| <= ln2/2.
 @inline(__always)
-func wideExpTail(_ r: Wide) -> Wide {
+private func wideExpTail(_ r: Wide, low: Wide) -> Wide {
     let q: Wide = doublePolynomial { q, c in q.map { wide_fma($0, r, splatWide(c)) } ?? splatWide(c) }
-    return wide_fma(r * r, q, r)
+    return r + wide_fma(r * r, q, low)
 }
 
 #if SWIFTMAX_FLOAT32
@@ -263,7 +260,10 @@ func wideExponent(max: Wide) -> (k: Wide, tail: Wide) {
     let limit = splatWide(2 * Double(exactRange))
     let x = wide_max(-limit, wide_min(limit, max))
     let k = vector_widen(rounded(wide_narrow(x)))
-    return (k, wideExpTail(wideReduced(x, k)))
+    // There is time to keep what the rounding of r loses.
+    let first = wideWithoutLeadingLn2(x, k)
+    let r = wideWithoutTrailingLn2(first, k)
+    return (k, wideExpTail(r, low: wideWithoutTrailingLn2(first - r, k)))
 }
 
 /// 2^n for integral n <= 0; 0 below -1022.

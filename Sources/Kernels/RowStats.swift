@@ -238,6 +238,29 @@ func rowStats(
         }
     }
     table.setTotals(rows.count, scratch.laneSums)
+    if kind == .excludingMax && rows.n > shortLength { sumSmallAgain(rows, scratch) }
+}
+
+/// Takes those sums again that are far below the maximum; see `spareExponent`.
+private func sumSmallAgain(_ rows: RowBatch, _ scratch: Scratch) {
+    let table = scratch.table
+    for r in 0..<rows.count where table.total(r).high < smallSum {
+        let exponent = spareExponent(of: splatWide(table.total(r).high))
+        let max = table.max(r)
+        if exponent[0] == 0 || !max.isFinite { continue }
+        var row = RowBatch(rows.x + r &* rows.stride, rows.n, slice: r)
+        if isFar(max) {
+            writeRow(scratch.spare, rows.n, streaming: false) { i, count in
+                load(row.x.element(i), count) - splat(max)
+            }
+            row = RowBatch(UnsafeRawPointer(scratch.spare), rows.n, slice: r)
+        }
+        table.raiseShift(r, by: Element(exponent[0]))
+        logSums(row, table, isShifted: isFar(max), scratch.laneSums)
+        let total = scratch.laneSums.row(r).totals
+        let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])).lowered(by: exponent)
+        table.setTotal(r, high: sum.high[0], low: sum.low[0])
+    }
 }
 
 @inline(__always)

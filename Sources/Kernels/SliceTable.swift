@@ -24,6 +24,9 @@ struct Scratch {
     /// The same room, for the stats of a block of columns.
     @inline(__always) var blockTable: SliceTable { SliceTable(address: spare) }
 
+    /// Room for a number for each slice: that of the sums of rows, whose powers of two columns have.
+    @inline(__always) var exponentSpare: UnsafeMutableRawPointer { columnLaneSums + 16384 }
+
     /// Room for the virtual lanes of each of a batch of rows.
     @inline(__always) var laneSums: LaneSums { LaneSums(address: columnLaneSums) }
 
@@ -160,6 +163,26 @@ struct SliceTable {
 
     @inline(__always)
     func low(from slice: Int) -> Vector { vector_load(narrow(.low, slice)) }
+
+    /// Makes the powers of the slices from `slice` on 2^`exponent` larger.
+    @inline(__always)
+    func raiseShifts(from slice: Int, by exponent: Vector) {
+        vector_store(narrow(.magic, slice), magic(from: slice) + exponent)
+        vector_store(narrow(.low, slice), low(from: slice) - exponent * splat(ln2))
+    }
+
+    /// The same of one slice.
+    @inline(__always)
+    func raiseShift(_ slice: Int, by exponent: Element) {
+        narrow(.magic, slice).storeBytes(of: magic(slice) + exponent, as: Element.self)
+        narrow(.low, slice).storeBytes(of: low(slice) - exponent * ln2, as: Element.self)
+    }
+
+    @inline(__always)
+    func setTotal(_ slice: Int, high: Double, low: Double) {
+        wide(.sumHigh, slice).storeBytes(of: high, as: Double.self)
+        wide(.sumLow, slice).storeBytes(of: low, as: Double.self)
+    }
 
     @inline(__always)
     func setCount(_ slice: Int, _ count: Double) {
