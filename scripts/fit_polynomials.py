@@ -104,7 +104,7 @@ def log_tail(u: Any) -> Any:
 if __name__ == "__main__":
     # A little beyond ln2/2, since r = x - n ln2 is rounded where n flips.
     half = log(2) / 2 * mpf("1.0005")
-    for degree, bits in ((4, 24), (10, 53), (5, 53)):
+    for degree, bits in ((4, 24), (9, 53), (5, 53)):
         fit("exp", exp_tail, lambda r: r**2 / exp(r), degree, -half, half, bits)
     limit = ((sqrt(2) - 1) / (sqrt(2) + 1)) ** 2
     for degree in (8, 3):

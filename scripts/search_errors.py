@@ -32,6 +32,10 @@ KINDS: dict[str, Callable[[Random, tuple[int, int]], Array]] = {
     "heavy tails": lambda r, shape: r.standard_cauchy(shape),
     "ties": lambda r, shape: r.integers(-3, 4, shape).astype(float),
     "two values": lambda r, shape: np.where(r.random(shape) < r.random(), 0.0, r.normal()),
+    "one above ties": lambda r, shape: (
+        r.uniform(-1, 0, (shape[0], 1)) * (np.arange(shape[1]) != shape[1] // 3)
+    ),
+    "repeated": lambda r, shape: np.tile(r.normal(size=(shape[0], 64)), 94)[:, : shape[1]],
     "close": lambda r, shape: r.normal(size=(shape[0], 1)) + 1e-3 * r.standard_normal(shape),
     "far below": lambda r, shape: -10 * np.abs(r.standard_normal(shape)) ** 3,
     # Where r of exp(r) 2^n is largest, and rounded most.

@@ -25,6 +25,8 @@ func sumColumns(
     func one(_ i: Int) -> Exponential {
         term(i, Exponential(argument(i), magic: magic))
     }
+    @inline(__always)
+    func last(_ i: Int) -> Exponential { i < n ? one(i) : .none }
     /// The arguments of four elements from i on, `step` apart, and their terms.
     @inline(__always)
     func arguments(_ i: Int, _ step: Int) -> Quad {
@@ -80,15 +82,9 @@ func sumColumns(
             sum.add(four(i, virtualLanes))
             i &+= groupElements
         }
-        // What is left of the last group, never four.
-        let second = i &+ virtualLanes
-        let third = second &+ virtualLanes
-        if third < n {
-            sum.add(one(i), one(second), one(third))
-        } else if second < n {
-            sum.add(one(i), one(second))
-        } else if i < n {
-            sum.add(one(i))
+        // What is left of the last group.
+        if i < n {
+            sum.add(ExponentialQuad(last(i), last(i &+ virtualLanes), last(i &+ 2 &* virtualLanes), .none))
         }
         sums[lane] = LaneSum(sum.pair)
     }

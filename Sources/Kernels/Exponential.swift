@@ -2,9 +2,10 @@
 //
 // exp(d) = (1 + tail) * 2^n with n = round(d / ln2), r = d - n ln2 and tail = r + r^2 q(r), after Cody
 // and Waite. The polynomials q are minimax fits by scripts/fit_polynomials.py: relative error of exp
-// 2^-27.9 (Float) and 2^-60.2 (Double). The tail is at most 0.42, so its own rounding and that of r, half an
-// ULP each of a number below 0.5, come to less than a quarter of an ULP of exp. 1 + tail is never rounded
-// on its own: sums keep it in two parts, and results multiply it out in one rounding.
+// 2^-27.9 (Float) and 2^-56.6 (Double). r is a sum of two numbers and not rounded; tail is at most 0.42, so that its
+// rounding is a quarter of an ULP of 1 at most. 1 + tail is never rounded on its own: results multiply it out in one
+// rounding, and sums keep what it loses. In all, the error is at most 0.31 ULP next to 1 and 0.63 next to 2
+// (scripts/exponential_error.py).
 //
 // The scaling of a slice is an integer: k = round(max / ln2) is taken off n, and no x - max is rounded.
 
@@ -103,6 +104,11 @@ struct Exponential {
         self.power = power
     }
 
+    /// 0
+    static var none: Exponential {
+        @inline(__always) get { Exponential(tail: splat(0), power: splat(0)) }
+    }
+
     /// For d >= the low of the shift.
     @inline(__always)
     init(_ d: Vector, magic: Vector) { self = ExponentialQuad(Quad(repeating: d), magic: magic).a }
@@ -146,42 +152,19 @@ struct ExponentialQuad {
 @inline(__always)
 private func exponentials<Group: VectorGroup>(_ d: Group, magic: Vector) -> (tail: Group, power: Group) {
     let biased = d.map { vector_fma($0, splat(log2e), magic) }
-    let tail = expTail(reduced(d, biased.map { $0 - magic }))
+    let tail = expTail(d, biased.map { $0 - magic })
     return (tail, biased.map(vector_exponent_from_mantissa))
 }
 
-/// d - n ln2, in two steps for each vector. The first product is exact, as is its difference from d; one rounding remains.
+/// exp(d - n ln2) - 1 for |d - n ln2| <= ln2/2.
+///
+/// d - n ln2 is the sum of two numbers: `leading` has no rounding error and `rest` next to none. Their sum r is
+/// rounded for the polynomial alone, where no more than 0.29 or 0.41 of that is seen, for r below and above 0.
 @inline(__always)
-func reduced<Group: VectorGroup>(_ d: Group, _ n: Group) -> Group {
-    d.map(n, withoutLeadingLn2).map(n, withoutTrailingLn2)
-}
-
-@inline(__always)
-private func withoutLeadingLn2(_ d: Vector, _ n: Vector) -> Vector {
-    #if SWIFTMAX_FLOAT64
-        return wideWithoutLeadingLn2(d, n)
-    #elseif SWIFTMAX_BASELINE && arch(x86_64)
-        // Without FMA: constants short enough that their products with n (12 bits) are exact.
-        return d - n * splat(0x1.62ep-1)
-    #else
-        return vector_fma(n, splat(-0x1.62e43p-1), d)
-    #endif
-}
-
-@inline(__always)
-private func withoutTrailingLn2(_ d: Vector, _ n: Vector) -> Vector {
-    #if SWIFTMAX_FLOAT64
-        return wideWithoutTrailingLn2(d, n)
-    #elseif SWIFTMAX_BASELINE && arch(x86_64)
-        return (d - n * splat(0x1.0cp-15)) - n * splat(-0x1.05c61p-29)
-    #else
-        return vector_fma(n, splat(0x1.05c61p-29), d)
-    #endif
-}
-
-/// exp(r) - 1 for |r| <= ln2/2.
-@inline(__always)
-func expTail<Group: VectorGroup>(_ r: Group) -> Group {
+func expTail<Group: VectorGroup>(_ d: Group, _ n: Group) -> Group {
+    let leading = d.map(n, withoutLeadingLn2)
+    let rest = n.map(trailingLn2)
+    let r = leading.map(rest) { $0 + $1 }
     #if SWIFTMAX_FLOAT64
         let q: Group = doublePolynomial { q, c in
             q.map { $0.fma(r, splat(c)) } ?? Group(repeating: splat(c))
@@ -192,12 +175,37 @@ func expTail<Group: VectorGroup>(_ r: Group) -> Group {
         q = q.fma(r, splat(0x1.555494p-3))
         q = q.fma(r, splat(0x1.fffffcp-2))
     #endif
-    return r.map { $0 * $0 }.fma(q, r)
+    return leading.map(r.map { $0 * $0 }.fma(q, rest)) { $0 + $1 }
+}
+
+/// d - n ln2, with as much of ln2 as makes this exact.
+@inline(__always)
+private func withoutLeadingLn2(_ d: Vector, _ n: Vector) -> Vector {
+    #if SWIFTMAX_FLOAT64
+        return wideWithoutLeadingLn2(d, n)
+    #elseif SWIFTMAX_BASELINE && arch(x86_64)
+        // Without FMA: a constant short enough that its product with n (12 bits) is exact.
+        return d - n * splat(0x1.62ep-1)
+    #else
+        return vector_fma(n, splat(-0x1.62e43p-1), d)
+    #endif
+}
+
+/// -n times what `withoutLeadingLn2` leaves of ln2.
+@inline(__always)
+private func trailingLn2(_ n: Vector) -> Vector {
+    #if SWIFTMAX_FLOAT64
+        return wideTrailingLn2(n)
+    #elseif SWIFTMAX_BASELINE && arch(x86_64)
+        return n * splat(-0x1.0bfbe8p-15)
+    #else
+        return n * splat(0x1.05c61p-29)
+    #endif
 }
 
 // MARK: exp in double
 
-/// d - n ln2 in two steps. The first product is exact up to the rounding of its difference from d.
+/// As `withoutLeadingLn2`.
 @inline(__always)
 private func wideWithoutLeadingLn2(_ d: Wide, _ n: Wide) -> Wide {
     #if SWIFTMAX_BASELINE && arch(x86_64)
@@ -207,40 +215,43 @@ private func wideWithoutLeadingLn2(_ d: Wide, _ n: Wide) -> Wide {
     #endif
 }
 
+/// As `trailingLn2`.
 @inline(__always)
-private func wideWithoutTrailingLn2(_ d: Wide, _ n: Wide) -> Wide {
+private func wideTrailingLn2(_ n: Wide) -> Wide {
     #if SWIFTMAX_BASELINE && arch(x86_64)
-        return (d - n * splatWide(-0x1.8432a1b0e2p-43)) - n * splatWide(-0x1.8cff81a12a17ep-85)
+        return n * splatWide(0x1.8432a1b0e2634p-43)
     #else
-        return wide_fma(n, splatWide(-0x1.abc9e3b39803fp-56), d)
+        return n * splatWide(-0x1.abc9e3b39803fp-56)
     #endif
 }
 
 /// q(r) in double, by Horner's rule: `step(q, c)` is q * r + c, or c where q is nil.
 @inline(__always)
 func doublePolynomial<T>(_ step: (T?, Double) -> T) -> T {
-    var q = step(nil, 0x1.1e3d53988986fp-29)
-    q = step(q, 0x1.af6bc3d52e557p-26)
-    q = step(q, 0x1.27e5b40a22100p-22)
-    q = step(q, 0x1.71ddf035190f4p-19)
-    q = step(q, 0x1.a01a0136bf6fcp-16)
-    q = step(q, 0x1.a01a01b376444p-13)
-    q = step(q, 0x1.6c16c16c3039dp-10)
-    q = step(q, 0x1.111111110ec71p-7)
-    q = step(q, 0x1.5555555555503p-5)
-    q = step(q, 0x1.555555555555bp-3)
-    return step(q, 0.5)
+    var q = step(nil, 0x1.ad7f8d1910aa0p-26)
+    q = step(q, 0x1.28ad579c576f0p-22)
+    q = step(q, 0x1.71df251284146p-19)
+    q = step(q, 0x1.a0199a2870f38p-16)
+    q = step(q, 0x1.a01a012a87dafp-13)
+    q = step(q, 0x1.6c16c18420517p-10)
+    q = step(q, 0x1.1111111127b1fp-7)
+    q = step(q, 0x1.55555555508a6p-5)
+    q = step(q, 0x1.55555555554fcp-3)
+    return step(q, 0x1.000000000000ap-1)
 }
 
-/// exp(r + low) - 1 for |r| <= ln2/2.
+/// As `expTail`.
 @inline(__always)
-private func wideExpTail(_ r: Wide, low: Wide) -> Wide {
+private func wideExpTail(_ d: Wide, _ n: Wide) -> Wide {
+    let leading = wideWithoutLeadingLn2(d, n)
+    let rest = wideTrailingLn2(n)
+    let r = leading + rest
     let q: Wide = doublePolynomial { q, c in q.map { wide_fma($0, r, splatWide(c)) } ?? splatWide(c) }
-    return r + wide_fma(r * r, q, low)
+    return leading + wide_fma(r * r, q, rest)
 }
 
 #if SWIFTMAX_FLOAT32
-    /// The same to 2^-34: all that a Float result can use.
+    /// exp(r) - 1 for |r| <= ln2/2 to 2^-34: all that a Float result can use.
     @inline(__always)
     func shortExpTail(_ r: Wide) -> Wide {
         var q = wide_fma(splatWide(0x1.9f08b99ad27a8p-13), r, splatWide(0x1.6d8cd43db9539p-10))
@@ -260,10 +271,7 @@ func wideExponent(max: Wide) -> (k: Wide, tail: Wide) {
     let limit = splatWide(2 * Double(exactRange))
     let x = wide_max(-limit, wide_min(limit, max))
     let k = vector_widen(rounded(wide_narrow(x)))
-    // There is time to keep what the rounding of r loses.
-    let first = wideWithoutLeadingLn2(x, k)
-    let r = wideWithoutTrailingLn2(first, k)
-    return (k, wideExpTail(r, low: wideWithoutTrailingLn2(first - r, k)))
+    return (k, wideExpTail(x, k))
 }
 
 /// 2^n for integral n <= 0; 0 below -1022.

@@ -89,7 +89,7 @@ struct BackwardResult {
         let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
         let d = y.map { vector_min(maximum($0, lowest), highest) }
         let n = d.map(rounded)
-        let tail = expTail(reduced(d, n))
+        let tail = expTail(d, n)
         let magic = splat(roundingMagic)
         let shift = magic + splat(0.5) * exponent
         let half = n.map { vector_fma($0, splat(0.5), shift) - magic }

@@ -6,11 +6,16 @@
 import CKernels
 import CVector
 
-/// Whether a logsumexp has lost so much to the cancellation of max + log that it must be computed anew: at half of
-/// |max| the error of the logarithm is three times as large in the result.
+/// The share of |max| below which a logsumexp may have to be computed anew.
+@inline(__always) var largestCancellation: Element { 0.8 }
+
+/// Whether a logsumexp has lost so much to the cancellation of max + log that it must be computed anew. The error of
+/// log = |max| + result is that of the sum, and as much times log where that is small: 2.25 times as large in the
+/// result at 0.8 |max|.
 @inline(__always)
 func cancels(_ result: Element, max: Element) -> Bool {
-    max < 0 && result.magnitude < max.magnitude * 0.5 && max.isFinite
+    let share: Element = max > -0.5 ? largestCancellation : 0.5
+    return max < 0 && result.magnitude < max.magnitude * share && max.isFinite
 }
 
 /// Whether a result of `preciseLog` of n elements is right to an eighth of an ULP. The sum in Float's double is off by
@@ -109,8 +114,8 @@ func refineLogsumexps(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: Sli
     var first = 0
     while first < tile.count {
         let value = table.logsumexp(from: first)
-        let bound = table.max(from: first) * splat(-0.5)
-        // The smaller is the bound where nothing cancels, or where the result is NaN.
+        let bound = table.max(from: first) * splat(-largestCancellation)
+        // The smaller is the bound where too little cancels, or where the result is NaN.
         let smaller = vector_min(bound, maximum(value, -value))
         var left = ~vector_equal_lanes(smaller, bound) & ((1 &<< UInt32(lanes)) &- 1)
         while left != 0 {

@@ -55,17 +55,18 @@ extension Stats {
     var others: Pair {
         let narrowMax = wide_narrow(max)
         let shift = Shift(max: narrowMax)
-        let sum = sum.scaled(by: splatWide(1 / spareScale))
+        let scale = splatWide(1 / spareScale)
         // The elements were scaled by 2^-k, and exp(max - k ln2) = 1 + tail.
         #if SWIFTMAX_FLOAT64
             let (_, tail) = wideExponent(max: max - shift.base)
-            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), tail))
+            // Scaled last, so that a subnormal result is rounded once.
+            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), tail)).scaled(by: scale)
             let others = Pair(sum: count - splatWide(1), rest.high)
             return Pair(high: others.high, low: others.low + rest.low)
         #else
             let near = vector_if_equal(narrowMax - narrowMax, splat(0), narrowMax - shift.base, splat(0))
             let r = wide_fma(vector_widen(shift.k), splatWide(0x1.62e42fefa39efp-1), -vector_widen(near))
-            let rest = wide_fma(sum.high, shortExpTail(r), sum.high)
+            let rest = wide_fma(sum.high, shortExpTail(r), sum.high) * scale
             return Pair(high: count - splatWide(1) + rest, low: splatWide(0))
         #endif
     }
@@ -83,7 +84,12 @@ struct LogResult {
     init(max: Wide, others: Pair) {
         self.max = max
         #if SWIFTMAX_FLOAT64
-            log = log1p(others)
+            let log = log1p(others)
+            // Where it is the sum itself, subnormal ones are not taken through its divisions.
+            let isSum = wide_min(others.high, splatWide(0x1p-120))
+            self.log = Pair(
+                high: wide_if_equal(isSum, others.high, others.high, log.high),
+                low: wide_if_equal(isSum, others.high, others.low, log.low))
         #else
             log = Pair(high: log1p(others.high, shortLogPolynomial), low: splatWide(0))
         #endif

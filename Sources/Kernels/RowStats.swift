@@ -65,63 +65,65 @@ func sumRow(
     _ n: Int, magic: Vector, _ laneSums: LaneSums, argument: (_ first: Int, _ present: Int) -> Vector,
     term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
 ) {
-    /// The terms of a vector that may go beyond the end.
     @inline(__always)
-    func last(_ first: Int) -> Exponential {
-        let present = min(lanes, n &- first)
-        return term(first, present, Exponential(argument(first, present), magic: magic))
+    func present(_ first: Int) -> Int { max(0, min(lanes, n &- first)) }
+    /// The arguments of the group that starts at `first`: its members are `virtualLanes` apart.
+    @inline(__always)
+    func arguments(_ first: Int, present: (Int) -> Int) -> Quad {
+        let (second, third) = (first &+ virtualLanes, first &+ 2 &* virtualLanes)
+        let fourth = third &+ virtualLanes
+        return Quad(
+            argument(first, present(first)), argument(second, present(second)),
+            argument(third, present(third)),
+            argument(fourth, present(fourth)))
     }
-    // The members of a group are `virtualLanes` apart; a narrow vector takes some of the lanes at a time.
+    @inline(__always)
+    func terms(_ first: Int, _ e: ExponentialQuad, _ term: (Int, Exponential) -> Exponential)
+        -> ExponentialQuad
+    {
+        ExponentialQuad(
+            term(first, e.a), term(first &+ virtualLanes, e.b), term(first &+ 2 &* virtualLanes, e.c),
+            term(first &+ 3 &* virtualLanes, e.d))
+    }
+    @inline(__always)
+    func whole(_ first: Int) -> Quad { arguments(first) { _ in lanes } }
+    @inline(__always)
+    func add(_ first: Int, _ e: ExponentialQuad, to sum: inout CompensatedSum) {
+        sum.add(terms(first, e) { term($0, lanes, $1) })
+    }
+    // A narrow vector takes some of the virtual lanes at a time.
     var firstLane = 0
     while firstLane < virtualLanes {
         if n <= shortLength {
-            var sum = firstLane < n ? pair(of: last(firstLane)) : .zero
-            if firstLane &+ virtualLanes < n { sum = sum + pair(of: last(firstLane &+ virtualLanes)) }
+            var sum = Pair.zero
+            for first in stride(from: firstLane, to: n, by: virtualLanes) {
+                let e = Exponential(argument(first, present(first)), magic: magic)
+                sum = sum + pair(of: term(first, present(first), e))
+            }
             laneSums.set(firstLane: firstLane, sum)
             firstLane &+= lanes
             continue
         }
         var sum = CompensatedSum()
         var i = firstLane
-        /// The arguments of the group that starts at `first`, and its terms.
-        @inline(__always)
-        func arguments(_ first: Int) -> Quad {
-            Quad(
-                argument(first, lanes), argument(first &+ virtualLanes, lanes),
-                argument(first &+ 2 &* virtualLanes, lanes), argument(first &+ 3 &* virtualLanes, lanes))
-        }
-        @inline(__always)
-        func terms(_ first: Int, _ e: ExponentialQuad) -> ExponentialQuad {
-            ExponentialQuad(
-                term(first, lanes, e.a), term(first &+ virtualLanes, lanes, e.b),
-                term(first &+ 2 &* virtualLanes, lanes, e.c), term(first &+ 3 &* virtualLanes, lanes, e.d))
-        }
         let groupEnd = 3 &* virtualLanes &+ lanes
         #if SWIFTMAX_AVX512
             while i &+ groupElements &+ groupEnd <= n {
                 let next = i &+ groupElements
-                let e = ExponentialQuad.pair(Octet(arguments(i), arguments(next)), magic: magic)
-                sum.add(terms(i, e.0))
-                sum.add(terms(next, e.1))
+                let e = ExponentialQuad.pair(Octet(whole(i), whole(next)), magic: magic)
+                add(i, e.0, to: &sum)
+                add(next, e.1, to: &sum)
                 i &+= 2 &* groupElements
             }
         #endif
         while i &+ groupEnd <= n {
-            sum.add(terms(i, ExponentialQuad(arguments(i), magic: magic)))
+            add(i, ExponentialQuad(whole(i), magic: magic), to: &sum)
             i &+= groupElements
         }
-        // What is left of the last group.
-        let (second, third) = (i &+ virtualLanes, i &+ 2 &* virtualLanes)
-        let fourth = third &+ virtualLanes
-        if fourth < n {
-            let (a, b, c, d) = (last(i), last(second), last(third), last(fourth))
-            sum.add(ExponentialQuad(a, b, c, d))
-        } else if third < n {
-            sum.add(last(i), last(second), last(third))
-        } else if second < n {
-            sum.add(last(i), last(second))
-        } else if i < n {
-            sum.add(last(i))
+        if i < n {
+            // What is left of the last group, beside zeros.
+            let e = ExponentialQuad(arguments(i, present: present), magic: magic)
+            sum.add(terms(i, e) { $0 < n ? term($0, present($0), $1) : .none })
         }
         laneSums.set(firstLane: firstLane, sum.pair)
         firstLane &+= lanes

@@ -1,72 +1,55 @@
 // Sums that lose nothing that shows, in an order that depends on the length of a slice alone.
 //
-// An exponential (1 + tail) * power is summed as its power and as tail * power, both exact; of the latter two are
-// added before, rounded by a fraction of an ULP of the whole. The running sum of a virtual lane starts from a
-// constant greater than it can become, so that the rounding error of each addition is had exactly with two more
-// (Dekker's Fast2Sum); these errors are summed apart. With respect to the largest term of a block, which is
-// at least 0.7, the sum of a virtual lane is right to about 2^-30 (2^-59), but for the tails' roundings. The virtual
+// The running sum of a virtual lane starts from a constant above any term. What an exponential (1 + tail) * power
+// raises it by is had exactly (Dekker's Fast2Sum), and is 0, or the power itself, or next to it: so is the power less the
+// raise, and what the raise misses of the exponential has one rounding of its own small size. It is at most half a last
+// place of the running sum, and summed apart, by fours. With respect to the largest term of a block, which is at least
+// 0.7, the sum of all virtual lanes is right to 2^-29 (2^-58) if all these roundings are at their worst. The virtual
 // lanes are then added in a fixed tree: in double for Float, as pairs of doubles for Double.
 
 import CVector
 
 /// A running sum of exponentials per lane.
 struct CompensatedSum {
-    /// The sum plus `offset`, which is above the sum of a block's share of a lane.
-    private var biased = splat(offset)
-    /// What the additions to `biased` have lost.
-    private var lost = splat(0)
+    /// The sum of the raises, from `start` on.
+    private var sum = splat(start)
+    /// What they miss.
+    private var missing = splat(0)
 
-    private static var offset: Element { @inline(__always) get { 0x1p74 } }
+    /// Above sqrt(2) * 2^64, and above a sum that is taken again (see `spareExponent`).
+    private static var start: Element { @inline(__always) get { 0x1p66 } }
 
     @inline(__always)
     init() {}
 
     @inline(__always)
-    private mutating func add(_ term: Vector) -> Vector {
-        let sum = biased + term
-        let error = term - (sum - biased)
-        biased = sum
-        return error
-    }
-
-    /// Adds one exponential. This and the next two give what `add` of a quad would with zeros for the rest.
-    @inline(__always)
-    mutating func add(_ a: Exponential) {
-        lost += add(a.power) + add(a.tail * a.power)
-    }
-
-    @inline(__always)
-    mutating func add(_ a: Exponential, _ b: Exponential) {
-        let tails = vector_fma(b.tail, b.power, a.tail * a.power)
-        lost += (add(a.power) + add(b.power)) + add(tails)
-    }
-
-    @inline(__always)
-    mutating func add(_ a: Exponential, _ b: Exponential, _ c: Exponential) {
-        let tails = vector_fma(b.tail, b.power, a.tail * a.power)
-        let errors = (add(a.power) + add(b.power)) + add(c.power)
-        lost += errors + (add(tails) + add(c.tail * c.power))
+    private mutating func raise(by term: Vector) -> Vector {
+        let raised = sum + term
+        let raise = raised - sum
+        sum = raised
+        return raise
     }
 
     /// Adds four exponentials.
     @inline(__always)
     mutating func add(_ e: ExponentialQuad) {
-        let (tail, power) = (e.tail, e.power)
-        let tails = vector_fma(tail.b, power.b, tail.a * power.a)
-        let moreTails = vector_fma(tail.d, power.d, tail.c * power.c)
-        let errors = (add(power.a) + add(power.b)) + (add(power.c) + add(power.d))
-        lost += errors + (add(tails) + add(moreTails))
+        let terms = e.tail.fma(e.power, e.power)
+        let a = raise(by: terms.a)
+        let b = raise(by: terms.b)
+        let c = raise(by: terms.c)
+        let d = raise(by: terms.d)
+        let missed = e.tail.fma(e.power, e.power.map(Quad(a, b, c, d)) { $0 - $1 })
+        missing += (missed.a + missed.b) + (missed.c + missed.d)
     }
 
     /// The sum per lane in doubles, normalized: to add a pair of zeros leaves every bit as it is.
     @inline(__always)
     var pair: Pair {
         #if SWIFTMAX_FLOAT64
-            return Pair(sumOrdered: biased - splat(CompensatedSum.offset), lost)
+            return Pair(sumOrdered: sum - splat(CompensatedSum.start), missing)
         #else
-            return Pair(
-                high: vector_widen(biased - splat(CompensatedSum.offset)) + vector_widen(lost),
-                low: splatWide(0))
+            let high = vector_widen(sum - splat(CompensatedSum.start))
+            return Pair(high: high + vector_widen(missing), low: splatWide(0))
         #endif
     }
 }

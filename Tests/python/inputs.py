@@ -77,6 +77,18 @@ def _near_ties(seed: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
     return 5 + steps * 2.0 ** (3 - fmt.precision)
 
 
+def _heavy_tails(seed: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    return uniform(seed, shape, -1, 1) / uniform(seed + 1, shape, 2.0**-16, 1)
+
+
+def _outliers(seed: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    return np.where(chosen(seed, shape, 100), 20.0, 0.0) + 3 * normal(seed, shape)
+
+
+def _ties_below(seed: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    return np.where(chosen(seed, shape, 1024), 0.0, np.full(shape, uniform(seed, (), -20, -2)))
+
+
 def _tiny(seed: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
     return uniform(seed, shape, -8, 8) * 2.0 ** format_of(dtype).min_exponent
 
@@ -94,6 +106,9 @@ FAMILIES: dict[str, Callable[[int, Shape, np.dtype[Any]], Array]] = {
     "near_0": lambda seed, shape, dtype: -np.abs(uniform(seed, shape, 0, 2) * 40) + 1e-3,
     "one_hot": _one_hot,
     "near_ties": _near_ties,
+    "ties_below": _ties_below,
+    "heavy_tails": _heavy_tails,
+    "outliers": _outliers,
     "subnormal_results": _subnormal_results,
     "tiny": _tiny,
     "huge": _huge,

@@ -12,7 +12,7 @@ import strategies
 import swiftmax
 from hypothesis import given
 from hypothesis import strategies as st
-from inputs import BACKWARD, DTYPES, FAMILIES, FORWARD, Array, Shape, gradients, logits
+from inputs import BACKWARD, DTYPES, FAMILIES, FORWARD, Array, Shape, gradients, logits, uniform
 from reference import check
 
 # Around the ends of vectors, of the 64 partial sums, and of blocks; and a vocabulary.
@@ -237,6 +237,17 @@ def test_long_lengths(name: str, dtype: str, length: int) -> None:
         check(name, call(name, *arrays, axis=axis), *arrays, axis=axis)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+def test_ten_million_elements(name: str, dtype: str) -> None:
+    x = logits("logits", 1, (10_000_000,), dtype)
+    if name in FORWARD:
+        check(name, call(name, x), x)
+    else:
+        output = call(name.removesuffix("_backward"), x)
+        check(name, call(name, x, output), x, output)
+
+
 @pytest.mark.parametrize("columns", [1, 2, 7, 15, 16, 17, 63, 65, 200, 1025])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
@@ -273,6 +284,30 @@ def test_log_softmax_of_an_element_far_above_others(length: int, gap: float, dty
         for name in ("log_softmax", "logsumexp"):
             check(name, call(name, x, axis=1), x, axis=1)
             assert call(name, x.T, axis=0).T.tobytes() == call(name, x, axis=1).tobytes()
+
+
+@pytest.mark.parametrize("length", [64, 1000, 4096, 20000])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORWARD)
+def test_ties_below_the_largest_element(name: str, dtype: str, length: int) -> None:
+    """All of them are rounded alike in a running sum, wherever they fall below its last place."""
+    count = max(12, 200_000 // length)
+    x = np.repeat(uniform(length, (count, 1), -26, -1), length, axis=1).astype(dtype)
+    x[:, length // 3] = 0
+    result = call(name, x, axis=1)
+    check(name, result, x, axis=1)
+    assert call(name, np.ascontiguousarray(x.T), axis=0).T.tobytes() == result.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log_softmax_with_subnormal_results(dtype: str) -> None:
+    """-log1p(exp(-gap)) where that is subnormal, or about to be 0."""
+    fmt = reference.format_of(np.dtype(dtype))
+    low = (fmt.min_exponent - fmt.precision) * np.log(2)
+    x = np.zeros((4000, 2), dtype)
+    x[:, 0] = uniform(1, (4000,), low, low * 0.9)
+    x += uniform(2, (4000, 1), -3, 3).astype(dtype)
+    check("log_softmax", call("log_softmax", x), x)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

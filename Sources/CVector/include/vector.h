@@ -335,7 +335,7 @@ SWIFTMAX_INLINE void vector_stream(void *address, swiftmax_vector v) {
     _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(count)), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0))
 #endif
 
-/// The first `count` elements (0 < count <= lanes); `fill` in the other lanes. Touches no memory past them.
+/// The first `count` elements (0 <= count <= lanes); `fill` in the other lanes. Touches no memory past them.
 SWIFTMAX_INLINE swiftmax_vector vector_load_partial(const void *address, intptr_t count,
                                                     swiftmax_vector fill) {
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
