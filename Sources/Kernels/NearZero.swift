@@ -6,16 +6,9 @@
 import CKernels
 import CVector
 
-/// The share of |max| below which a logsumexp may have to be computed anew.
-@inline(__always) var largestCancellation: Element { 0.8 }
-
-/// Whether a logsumexp has lost so much to the cancellation of max + log that it must be computed anew. The error of
-/// log = |max| + result is that of the sum, and as much times log where that is small: 2.25 times as large in the
-/// result at 0.8 |max|.
 @inline(__always)
 func cancels(_ result: Element, max: Element) -> Bool {
-    let share: Element = max > -0.5 ? largestCancellation : 0.5
-    return max < 0 && result.magnitude < max.magnitude * share && max.isFinite
+    swiftmax_logsumexp_cancels(Double(result), Double(max))
 }
 
 /// Whether a result of `preciseLog` of n elements is right to an eighth of an ULP. The sum in Float's double is off by
@@ -114,8 +107,8 @@ func refineLogsumexps(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: Sli
     var first = 0
     while first < tile.count {
         let value = table.logsumexp(from: first)
-        let bound = table.max(from: first) * splat(-largestCancellation)
-        // The smaller is the bound where too little cancels, or where the result is NaN.
+        let bound = table.max(from: first) * splat(-0.81)
+        // A little above the largest result that cancels. The smaller is the bound, or the result is NaN, elsewhere.
         let smaller = vector_min(bound, maximum(value, -value))
         var left = ~vector_equal_lanes(smaller, bound) & ((1 &<< UInt32(lanes)) &- 1)
         while left != 0 {

@@ -468,7 +468,7 @@ extension Work {
         kernels.pointee.row_output(op, result, result, 1, total, packs.kernel, 0)
         let value = wideBytes == 8 ? result.load(as: Double.self) : Double(result.load(as: Float.self))
         let max = total.pointee.max
-        if max < 0 && value.magnitude < max.magnitude * 0.5 && max.isFinite {
+        if swiftmax_logsumexp_cancels(value, max) {
             var sum = swiftmax_exact_sum(limbs: (0, 0, 0, 0))
             var first = 0
             while first < n {

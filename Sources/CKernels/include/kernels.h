@@ -4,6 +4,7 @@
 #ifndef SWIFTMAX_KERNELS_H
 #define SWIFTMAX_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /// The forward operations.
@@ -39,6 +40,14 @@ typedef struct swiftmax_stats {
 typedef struct swiftmax_exact_sum {
     uint64_t limbs[4];
 } swiftmax_exact_sum;
+
+/// Whether a logsumexp, max + log of a sum, has lost so much to cancellation that it must be computed anew. The error
+/// of log = |max| + |result| is that of the sum, and as much times log where that is small: 2.25 times as large in the
+/// result at 0.8 |max|.
+static inline bool swiftmax_logsumexp_cancels(double result, double max) {
+    double share = max > -0.5 ? 0.8 : 0.5;
+    return max < 0 && __builtin_fabs(result) < -max * share && __builtin_isfinite(max);
+}
 
 /// For a logsumexp between max and -max, max < 0, where max and the logarithm cancel: adds the exponentials
 /// of `n` elements (floats or doubles by their size, `stride` bytes apart), of the slice or of a part of it,
