@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import strategies
 import swiftmax
 from hypothesis import given
@@ -149,6 +150,22 @@ def test_any_number_of_threads(
     for count in [2, 3, 7, 64]:
         swiftmax.set_num_threads(count)
         assert call(name, arrays, axis=axis).tobytes() == expected, f"{count} threads"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("largest", [-0.3, -3.0])
+def test_a_canceling_logsumexp_and_threads(dtype: str, largest: float, threads: None) -> None:
+    """What decides that it is computed anew is the same for a row and for one that is shared out."""
+    length = 200_000
+    for share in np.linspace(0.3, 0.95, 27):
+        rest = np.exp(largest * share) - np.exp(largest)
+        x = np.full(length, np.log(rest / (length - 1)), dtype)
+        x[length // 2] = largest
+        swiftmax.set_num_threads(1)
+        expected = swiftmax.logsumexp(x)
+        swiftmax.set_num_threads(2)
+        assert swiftmax.logsumexp(x) == expected
+        reference.check("logsumexp", np.asarray(expected), x)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
