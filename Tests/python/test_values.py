@@ -239,8 +239,9 @@ def test_long_lengths(name: str, dtype: str, length: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
-def test_ten_million_elements(name: str, dtype: str) -> None:
-    x = logits("logits", 1, (10_000_000,), dtype)
+def test_millions_of_elements(name: str, dtype: str) -> None:
+    # Exact sums of products take long.
+    x = logits("logits", 1, (10_000_000 if name in FORWARD else 2_000_000,), dtype)
     if name in FORWARD:
         check(name, call(name, x), x)
     else:
