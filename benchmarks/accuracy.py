@@ -39,6 +39,9 @@ FAMILIES = {
     "pairs": ("logits", (16000, 2)),
     "tiny rows": ("logits", (6000, 11)),
     "near ties": ("near_ties", (64, 1000)),
+    "ties below": ("ties_below", (16, 4096)),
+    "heavy tails": ("heavy_tails", (64, 1000)),
+    "outliers": ("outliers", (64, 1000)),
     "subnormal results": ("subnormal_results", (64, 1000)),
 }
 
