@@ -82,6 +82,15 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         kernels.pointee.widen_bfloat16 = { widenBFloat16($0!, $1!, $2) }
         kernels.pointee.narrow_float16 = { narrowFloat16($0!, $1!, $2) }
         kernels.pointee.narrow_bfloat16 = { narrowBFloat16($0!, $1!, $2) }
+        #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+            kernels.pointee.backward_half_rows = {
+                op, isBFloat16, g, gStride, y, yStride, out, outStride, rows, n, scratch in
+                backwardHalfRows(
+                    Operation(op), isBFloat16: isBFloat16 != 0, Operand(address: g!, stride: gStride),
+                    Operand(address: y!, stride: yStride), out!, outStride, rows, n,
+                    Scratch(address: scratch!))
+            }
+        #endif
     #endif
 }
 

@@ -6,8 +6,8 @@ import CVector
 /// What turns the elements of a slice into its softmax: y = (1 + tail) * power / sum.
 ///
 /// With inverse + inverseLow = 1/sum, y = (inverse + (tail * inverse + (1 + tail) * inverseLow)) * power. The inner sum
-/// is at most 0.42 of the outer, the outer is rounded once and the scaling is exact but for subnormal
-/// results, so that the error is half an ULP, that of tail, and a little: below one ULP in all.
+/// is at most 0.42 of the outer and its rounding a quarter of an ULP, the outer is rounded once and the scaling is exact
+/// but for subnormal results. With the errors of exp, its own and that of the sum, below two ULP (docs/numerics.md).
 struct SoftmaxResult {
     var shift: Shift
     var inverse: Vector

@@ -9,6 +9,8 @@ import CSwiftmax
 enum Path {
     /// Elements of a slice are contiguous: whole rows, where they lie.
     case rows
+    /// The same of 16-bit elements, for gradients.
+    case halfRows
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
     /// Anything else, 16-bit types and masks: slices are copied into scratch, some at a time, and back.
@@ -19,6 +21,7 @@ enum Path {
     func run(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
         switch self {
         case .rows: runRows(work, first, end, scratch)
+        case .halfRows: runHalfRows(work, first, end, scratch)
         case .columns: runColumns(work, first, end, scratch)
         case .packedRows: runPackedRows(work, first, end, scratch)
         case .shortRows: runShortRows(work, first, end, scratch)
@@ -97,6 +100,24 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
         work.pointee.callRows(
             operand(0), operand(work.pointee.inputs &- 1), operand(work.pointee.output), rows, scratch)
         index &+= rows
+    }
+}
+
+func runHalfRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
+    let work = work.pointee
+    let kernel = work.kernels.pointee.backward_half_rows.unsafelyUnwrapped
+    let isBFloat16: Int32 = work.dtype == Int32(SWIFTMAX_BFLOAT16) ? 1 : 0
+    var index = first
+    while index < end {
+        let rows = min(end &- index, work.batch.run(from: index))
+        let done = kernel(
+            work.op, isBFloat16, work.start(index, 0), work.step(0), work.start(index, 1), work.step(1),
+            work.start(index, 2), work.step(2), rows, work.n, scratch)
+        index &+= done
+        if done < rows {
+            work.runOneByBlocks(index, scratch)
+            index &+= 1
+        }
     }
 }
 
@@ -534,6 +555,28 @@ func runBlockResults(
                 work.op, x, y, target, end &- start, work.stats, streaming)
         }
         if !isInPlace { work.scatterRow(work.current, start, end, target, packs) }
+    }
+}
+
+extension Work {
+    /// One slice by blocks, in this thread.
+    fileprivate func runOneByBlocks(_ index: Int, _ scratch: UnsafeMutableRawPointer) {
+        let blocks = (n &+ Int(SWIFTMAX_BLOCK) &- 1) / Int(SWIFTMAX_BLOCK)
+        let total = Packs(scratch: scratch).rows.assumingMemoryBound(to: swiftmax_stats.self)
+        var own = self
+        own.current = index
+        own.stats = total + 1
+        runBlockStats(&own, 0, blocks, scratch)
+        if merge(total + 1, blocks, total) {
+            var known = total.pointee.max
+            withUnsafePointer(to: &known) { known in
+                own.known = known
+                runBlockStats(&own, 0, blocks, scratch)
+            }
+            _ = merge(total + 1, blocks, total)
+        }
+        own.stats = total
+        runBlockResults(&own, 0, blocks, scratch)
     }
 }
 

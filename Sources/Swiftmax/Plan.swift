@@ -99,6 +99,10 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
+    if areHalfRows(work) && !(isLong && work.slices < threads) {
+        share(.halfRows, &work, work.slices, elements: elements, scratch)
+        return true
+    }
     let areShort = areShort(work)
     if areRows && !areShort {
         share(.rows, &work, work.slices, elements: elements, scratch)
@@ -134,6 +138,16 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
     work.unitSlices = max(1, Work.cachedBytes / sliceBytes)
     share(.packedRows, &work, work.rowUnits, elements: elements, scratch)
+    return true
+}
+
+/// Whether the kernels read and write the rows of a gradient as they are, in 16 bits. Shorter ones go through float32
+/// many at a time; the stats of the blocks of longer ones would leave their place in the scratch.
+private func areHalfRows(_ work: Work) -> Bool {
+    if work.kind == .forward || work.isWide || work.kernels.pointee.backward_half_rows == nil { return false }
+    let longest = Work.packBytes / MemoryLayout<swiftmax_stats>.stride &* Int(SWIFTMAX_BLOCK)
+    if work.hasMask || work.slice.count > 1 || work.n < 32 || work.n >= longest / 2 { return false }
+    for operand in 0...work.inputs where work.elementStride(operand) != work.elementBytes { return false }
     return true
 }
 

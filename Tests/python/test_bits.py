@@ -155,7 +155,7 @@ def test_any_number_of_threads(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("largest", [-0.3, -3.0])
 def test_a_canceling_logsumexp_and_threads(dtype: str, largest: float, threads: None) -> None:
-    """What decides that it is computed anew is the same for a row and for one that is shared out."""
+    """The same decides that it is computed anew for a row and for one that is shared out."""
     length = 200_000
     for share in np.linspace(0.3, 0.95, 27):
         rest = np.exp(largest * share) - np.exp(largest)

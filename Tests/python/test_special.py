@@ -304,13 +304,33 @@ def test_a_gradient_of_the_largest_values(dtype: str) -> None:
     """No intermediate overflows where the result does not."""
     fmt = reference.format_of(dtype)
     largest = (2 - 2.0 ** (1 - fmt.precision)) * 2.0**fmt.max_exponent
-    for length in (2, 4, 64, 130):
+    for length in (2, 4, 64, 130, 5000, 70_001):
         grad = np.full(length, largest, dtype)
         even = np.full(length, 1 / length, dtype)
         check("softmax_backward", grad, even)
         grad[::2] = -grad[::2] / 4
         check("softmax_backward", grad, even)
         check("log_softmax_backward", grad, np.full(length, -np.log(length) - 1, dtype))
+
+
+@pytest.mark.parametrize("length", [33, 700, 9000])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BACKWARD)
+def test_a_sum_beyond_the_range_among_others(name: str, dtype: str, length: int) -> None:
+    """Such rows are computed with more care, and leave those around them alone."""
+    fmt = reference.format_of(dtype)
+    grad, output = gradients(name, 1, (90, length), dtype)
+    for row in (0, 7, 8, 63, 89):
+        grad[row] = 2.0 ** (fmt.max_exponent - 4)
+    grad[40, 3] = np.inf
+    function = getattr(swiftmax, name)
+    result = function(grad, output)
+    rows = [function(grad[row], output[row]) for row in range(90)]
+    assert np.array_equal(result, rows, equal_nan=True)
+    columns = function(np.asfortranarray(grad), np.asfortranarray(output))
+    assert np.array_equal(result, columns, equal_nan=True)
+    ordinary = [row for row in range(90) if row != 40]
+    reference.check(name, result[ordinary], grad[ordinary], output[ordinary])
 
 
 # ---- The caller's floating-point modes -----------------------------------------------------------

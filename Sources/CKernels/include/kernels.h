@@ -41,9 +41,9 @@ typedef struct swiftmax_exact_sum {
     uint64_t limbs[4];
 } swiftmax_exact_sum;
 
-/// Whether a logsumexp, max + log of a sum, has lost so much to cancellation that it must be computed anew. The error
-/// of log = |max| + |result| is that of the sum, and as much times log where that is small: 2.25 times as large in the
-/// result at 0.8 |max|.
+/// Whether a logsumexp, max + log of a sum, has lost so much to cancellation that it must be computed anew.
+/// The error of log = |max| + |result| is that of the sum, and as much times log where that is small: 2.25
+/// times as large in the result at 0.8 |max|.
 static inline bool swiftmax_logsumexp_cancels(double result, double max) {
     double share = max > -0.5 ? 0.8 : 0.5;
     return max < 0 && __builtin_fabs(result) < -max * share && __builtin_isfinite(max);
@@ -89,6 +89,13 @@ typedef struct swiftmax_kernels {
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, intptr_t n, void *scratch,
                              int32_t streaming);
+    /// As backward_rows, of elements of a 16-bit type. Returns how many rows are done: fewer than all where
+    /// the sum of one of the next is not an ordinary number, and is to be taken as floats. Null where a CPU
+    /// has no instruction for it.
+    intptr_t (*backward_half_rows)(int32_t op, int32_t is_bfloat16, const void *grad_output,
+                                   intptr_t grad_output_stride, const void *output, intptr_t output_stride,
+                                   void *grad_input, intptr_t grad_input_stride, intptr_t rows, intptr_t n,
+                                   void *scratch);
     /// The sum of one block of a row that is shared out; `known_scale` null for 1.
     void (*row_sum)(int32_t op, const void *grad_output, const void *output, intptr_t n,
                     const double *known_scale, swiftmax_stats *stats, void *scratch);

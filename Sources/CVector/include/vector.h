@@ -486,9 +486,99 @@ SWIFTMAX_INLINE swiftmax_bits bfloat_bits(swiftmax_half_words halves) {
 SWIFTMAX_INLINE swiftmax_half_words bfloat_round(swiftmax_bits bits) {
     swiftmax_bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     swiftmax_bits quiet = (bits >> 16) | 0x40;
-    swiftmax_bits is_nan = (swiftmax_bits)((bits & 0x7fffffff) > 0x7f800000);
+    swiftmax_bits is_nan = (swiftmax_bits)((swiftmax_vector)bits != (swiftmax_vector)bits);
     return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), swiftmax_half_words);
 }
+
+#if defined(__F16C__)
+/// Up to three 16-bit elements, the first in the lowest bits, and zeros.
+SWIFTMAX_INLINE uint64_t halves_piece(const uint16_t *address, intptr_t count) {
+    uint16_t last = 0;
+    if (count & 1)
+        __builtin_memcpy(&last, address + (count - 1), 2);
+    uint64_t piece = last;
+    if (count & 2) {
+        uint32_t pair;
+        __builtin_memcpy(&pair, address, 4);
+        piece = piece << 32 | pair;
+    }
+    return piece;
+}
+
+/// A vector of 16-bit elements: `count` of them, and zeros in the other lanes.
+SWIFTMAX_INLINE swiftmax_half_words halves_load_partial(const void *address, intptr_t count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    return (swiftmax_half_words)_mm256_maskz_loadu_epi16(SWIFTMAX_MASK(count), address);
+#else
+    const uint16_t *first = address;
+    uint64_t low = 0, high = 0;
+    if (count < 4) {
+        low = halves_piece(first, count);
+    } else {
+        __builtin_memcpy(&low, first, 8);
+        high = halves_piece(first + 4, count - 4);
+    }
+    return (swiftmax_half_words)_mm_set_epi64x((int64_t)high, (int64_t)low);
+#endif
+}
+
+SWIFTMAX_INLINE swiftmax_half_words halves_load(const void *address) {
+    swiftmax_half_words halves;
+    __builtin_memcpy(&halves, address, sizeof halves);
+    return halves;
+}
+
+SWIFTMAX_INLINE void halves_store(void *address, swiftmax_half_words halves) {
+    __builtin_memcpy(address, &halves, sizeof halves);
+}
+
+SWIFTMAX_INLINE void halves_store_partial(void *address, swiftmax_half_words halves, intptr_t count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    _mm256_mask_storeu_epi16(address, SWIFTMAX_MASK(count), (__m256i)halves);
+#else
+    uint16_t *first = address;
+    uint64_t piece = (uint64_t)_mm_cvtsi128_si64((__m128i)halves);
+    if (count & 4) {
+        __builtin_memcpy(first, &piece, 8);
+        piece = (uint64_t)_mm_extract_epi64((__m128i)halves, 1);
+        first += 4;
+    }
+    if (count & 2) {
+        __builtin_memcpy(first, &piece, 4);
+        piece >>= 32;
+        first += 2;
+    }
+    if (count & 1)
+        __builtin_memcpy(first, &piece, 2);
+#endif
+}
+
+/// float16 and back, rounded to nearest even.
+SWIFTMAX_INLINE swiftmax_vector vector_from_halves(swiftmax_half_words halves) {
+#if defined(__AVX512F__)
+    return (swiftmax_vector)_mm512_cvtph_ps((__m256i)halves);
+#else
+    return (swiftmax_vector)_mm256_cvtph_ps((__m128i)halves);
+#endif
+}
+
+SWIFTMAX_INLINE swiftmax_half_words vector_to_halves(swiftmax_vector v) {
+#if defined(__AVX512F__)
+    return (swiftmax_half_words)_mm512_cvtps_ph((__m512)v, 0);
+#else
+    return (swiftmax_half_words)_mm256_cvtps_ph((__m256)v, 0);
+#endif
+}
+
+/// The same of bfloat16.
+SWIFTMAX_INLINE swiftmax_vector vector_from_bfloats(swiftmax_half_words halves) {
+    return (swiftmax_vector)bfloat_bits(halves);
+}
+
+SWIFTMAX_INLINE swiftmax_half_words vector_to_bfloats(swiftmax_vector v) {
+    return bfloat_round((swiftmax_bits)v);
+}
+#endif
 
 SWIFTMAX_INLINE void bfloats_widen(const void *source, void *destination, intptr_t n) {
     intptr_t i = 0;

@@ -1,0 +1,174 @@
+// Gradients of rows of 16-bit elements, read and written as they are.
+//
+// The arithmetic of a row is that of BackwardRows.swift to the bit, with its elements as floats; results are rounded once.
+
+#if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+
+    import CKernels
+    import CVector
+
+    /// A 16-bit type, a vector at a time.
+    protocol HalfFormat {
+        static func widen(_ halves: swiftmax_half_words) -> Vector
+        static func narrow(_ value: Vector) -> swiftmax_half_words
+    }
+
+    enum Float16Format: HalfFormat {
+        @inline(__always)
+        static func widen(_ halves: swiftmax_half_words) -> Vector { vector_from_halves(halves) }
+        @inline(__always)
+        static func narrow(_ value: Vector) -> swiftmax_half_words { vector_to_halves(value) }
+    }
+
+    enum BFloat16Format: HalfFormat {
+        @inline(__always)
+        static func widen(_ halves: swiftmax_half_words) -> Vector { vector_from_bfloats(halves) }
+        @inline(__always)
+        static func narrow(_ value: Vector) -> swiftmax_half_words { vector_to_bfloats(value) }
+    }
+
+    extension HalfFormat {
+        /// `count` elements of a row from `index` on; zeros in the other lanes.
+        @inline(__always)
+        static func load(_ row: UnsafeRawPointer, _ index: Int, _ count: Int) -> Vector {
+            let address = row + 2 &* index
+            return widen(count == lanes ? halves_load(address) : halves_load_partial(address, count))
+        }
+
+        @inline(__always)
+        static func store(_ row: UnsafeMutableRawPointer, _ index: Int, _ count: Int, _ value: Vector) {
+            let address = row + 2 &* index
+            if count == lanes {
+                halves_store(address, narrow(value))
+            } else {
+                halves_store_partial(address, narrow(value), count)
+            }
+        }
+
+        @inline(__always)
+        static func loadQuad(_ row: UnsafeRawPointer, _ index: Int) -> Quad {
+            Quad(
+                load(row, index, lanes), load(row, index &+ lanes, lanes),
+                load(row, index &+ 2 &* lanes, lanes),
+                load(row, index &+ 3 &* lanes, lanes))
+        }
+
+        /// As `blockSums`, of elements first..<end of one row.
+        @inline(__always)
+        static func sum(
+            _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
+            _ laneSums: LaneSums
+        ) {
+            var firstLane = 0
+            while firstLane < virtualLanes {
+                var sum = LaneSum()
+                var i = first &+ firstLane
+                while i &+ lanes <= end {
+                    sum.add(op, load(g, i, lanes), load(y, i, lanes))
+                    i &+= virtualLanes
+                }
+                if i < end { sum.add(op, load(g, i, end &- i), load(y, i, end &- i)) }
+                laneSums.set(firstLane: firstLane, sum.pair)
+                firstLane &+= lanes
+            }
+        }
+
+        @inline(__always)
+        static func write(
+            _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
+            _ n: Int,
+            _ result: BackwardResult
+        ) {
+            var i = 0
+            while i &+ 4 &* lanes <= n {
+                let (g, y) = (loadQuad(g, i), loadQuad(y, i))
+                let four = op == .softmax ? g.map(y) { result(.softmax, $0, $1) } : result.logSoftmax(g, y)
+                store(out, i, lanes, four.a)
+                store(out, i &+ lanes, lanes, four.b)
+                store(out, i &+ 2 &* lanes, lanes, four.c)
+                store(out, i &+ 3 &* lanes, lanes, four.d)
+                i &+= 4 &* lanes
+            }
+            while i < n {
+                let count = min(lanes, n &- i)
+                store(out, i, count, result(op, load(g, i, count), load(y, i, count)))
+                i &+= count
+            }
+        }
+
+        @inline(never)
+        static func softmaxSum(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ laneSums: LaneSums
+        ) {
+            sum(.softmax, g, y, first, end, laneSums)
+        }
+
+        @inline(never)
+        static func logSoftmaxSum(_ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ laneSums: LaneSums) {
+            sum(.logSoftmax, g, g, first, end, laneSums)
+        }
+
+        @inline(never)
+        static func writeSoftmax(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+            _ result: BackwardResult
+        ) {
+            write(.softmax, g, y, out, n, result)
+        }
+
+        @inline(never)
+        static func writeLogSoftmax(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+            _ result: BackwardResult
+        ) {
+            write(.logSoftmax, g, y, out, n, result)
+        }
+    }
+
+    /// The backward operation on rows, and how many were done: all up to a batch with a sum that needs care.
+    func backwardHalfRows(
+        _ op: Operation, isBFloat16: Bool, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
+        _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
+    ) -> Int {
+        let table = scratch.table
+        func sum(_ row: Int, _ first: Int, _ laneSums: LaneSums) {
+            let (g, y, end) = (g.from(row).address, y.from(row).address, min(first &+ block, n))
+            switch (op, isBFloat16) {
+            case (.softmax, false): Float16Format.softmaxSum(g, y, first, end, laneSums)
+            case (.softmax, true): BFloat16Format.softmaxSum(g, y, first, end, laneSums)
+            case (_, false): Float16Format.logSoftmaxSum(g, first, end, laneSums)
+            case (_, true): BFloat16Format.logSoftmaxSum(g, first, end, laneSums)
+            }
+        }
+        func write(_ row: Int, _ result: BackwardResult) {
+            let (g, y, out) = (g.from(row).address, y.from(row).address, out + row &* outStride)
+            switch (op, isBFloat16) {
+            case (.softmax, false): Float16Format.writeSoftmax(g, y, out, n, result)
+            case (.softmax, true): BFloat16Format.writeSoftmax(g, y, out, n, result)
+            case (_, false): Float16Format.writeLogSoftmax(g, y, out, n, result)
+            case (_, true): BFloat16Format.writeLogSoftmax(g, y, out, n, result)
+            }
+        }
+
+        let batch = n > block ? 1 : min(gradientBatch, max(1, gradientBatchBytes / (2 &* n)))
+        var first = 0
+        while first < rows {
+            let count = min(batch, rows &- first)
+            for r in 0..<count { sum(first &+ r, 0, scratch.laneSums.row(r)) }
+            table.setTotals(count, scratch.laneSums)
+            var start = block
+            while start < n {
+                let total = table.sum(from: 0)
+                sum(first, start, scratch.laneSums)
+                table.setTotals(1, scratch.laneSums)
+                table.setSum(from: 0, total + table.sum(from: 0))
+                start &+= block
+            }
+            if !table.setBackwardResults(count) { break }
+            for r in 0..<count { write(first &+ r, table.backwardResult(r)) }
+            first &+= count
+        }
+        return first
+    }
+
+#endif
