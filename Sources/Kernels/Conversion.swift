@@ -3,15 +3,20 @@
 import CVector
 
 /// Copies `n` elements, `stride` bytes apart, to contiguous ones.
-func gather(_ source: UnsafeRawPointer, _ stride: Int, _ destination: UnsafeMutableRawPointer, _ n: Int) {
-    var i = 0
+func gather(_ source: UnsafeRawPointer, _ stride: Int, _ destination: UnsafeMutableRawPointer, _ count: Int) {
+    var (i, n) = (0, count)
     // The commonest strides have shuffles: x[..., ::-1] and x[..., ::2].
     if stride == -elementBytes {
-        while i &+ lanes <= n {
+        // From the last element to the first: in the order of memory, which the CPU reads ahead in from row to row.
+        i = n % lanes
+        var left = n
+        while left > i {
+            left &-= lanes
             vector_store(
-                destination.element(i), vector_load_reversed(source + (i &+ lanes &- 1) &* stride))
-            i &+= lanes
+                destination.element(left), vector_load_reversed(source + (left &+ lanes &- 1) &* stride))
         }
+        n = i
+        i = 0
     } else if stride == 2 &* elementBytes {
         // The second vector ends one element beyond the last of those wanted.
         while i &+ lanes < n {
