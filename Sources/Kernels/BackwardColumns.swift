@@ -6,248 +6,159 @@
 import CKernels
 import CVector
 
-/// The two inputs of some columns side by side: up to 16 whole vectors, or a part of one.
-struct GradientTile {
-    let g: Operand
-    let y: Operand
-    /// Columns.
-    let present: Int
-    let n: Int
-
-    @inline(__always) var vectors: Int { max(1, present / lanes) }
-
-    /// One of its vectors.
-    @inline(__always)
-    func vector(_ v: Int) -> GradientTile {
-        GradientTile(
-            g: g.moved(by: v &* vectorBytes), y: y.moved(by: v &* vectorBytes),
-            present: min(lanes, present), n: n)
-    }
-
-    /// The elements from `first` on.
-    @inline(__always)
-    func from(_ first: Int) -> GradientTile {
-        GradientTile(g: g.from(first), y: y.from(first), present: present, n: n &- first)
-    }
-}
-
-// MARK: Sums
-
-/// Sums the first block of a tile of `vectors` vectors with `present` columns each. Leaves the sum of lane k of vector v at
-/// k * `vectors` + v. For log_softmax y is not read, as its results alone need it.
-@inline(__always)
-func sumBlock(
-    _ op: Operation, _ tile: GradientTile, _ vectors: Int, _ present: Int,
-    _ sums: UnsafeMutablePointer<LaneSum>
-) {
-    let n = min(block, tile.n)
-    @inline(__always)
-    func addRow(_ i: Int, isFirst: Bool) {
-        let own = sums + i & (virtualLanes &- 1) &* vectors
-        for v in 0..<vectors {
-            let g = tile.g.from(i).address + v &* vectorBytes
-            let y = tile.y.from(i).address + v &* vectorBytes
-            // The next tile, half of it now and half with the results: rows are too short for the CPU to read ahead by
-            // itself.
-            vector_prefetch(g + vectors &* vectorBytes)
-            let term = load(g, present)
-            let factor = op == .softmax ? load(y, present) : term
-            var sum = isFirst ? LaneSum() : own[v]
-            sum.add(op, term, factor)
-            own[v] = sum
-        }
-    }
-    let used = min(n, virtualLanes)
-    for i in 0..<used { addRow(i, isFirst: true) }
-    var i = used
-    while i < n {
-        addRow(i, isFirst: false)
-        i &+= 1
-    }
-}
-
-@inline(__always)
-func sumBlock(
-    _ op: Operation, _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
-) {
-    if tile.present < lanes {
-        sumBlock(op, tile, 1, tile.present, sums)
-    } else {
-        sumBlock(op, tile, tile.vectors, lanes, sums)
-    }
-}
-
-@inline(never)
-func softmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
-    sumBlock(.softmax, tile, sums)
-}
-
-@inline(never)
-func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
-    sumBlock(.logSoftmax, tile, sums)
-}
-
-/// The sums of the whole vectors of a tile, of slices no longer than there are virtual lanes.
-@inline(__always)
-func setShortSums(_ op: Operation, _ tile: GradientTile, _ table: SliceTable) {
-    let (vectors, ahead) = (tile.vectors, tile.vectors &* vectorBytes)
-    let (gStride, yStride) = (tile.g.stride, tile.y.stride)
-    for v in 0..<vectors {
-        let (g, y) = (tile.g.address + v &* vectorBytes, tile.y.address + v &* vectorBytes)
-        @inline(__always)
-        func term(_ i: Int) -> Pair {
-            let (g, y) = (g + i &* gStride, y + i &* yStride)
-            vector_prefetch(g + ahead)
-            if op == .softmax { vector_prefetch(y + ahead) }
-            var sum = LaneSum()
-            sum.add(op, vector_load(g), vector_load(y))
-            return sum.pair
-        }
-        let sum = sumOfLanes(tile.n) {
-            term($0)
-        } four: {
-            PairQuad(a: term($0), b: term($0 &+ 1), c: term($0 &+ 2), d: term($0 &+ 3))
-        }
-        table.setSum(from: v &* lanes, sum)
-    }
-}
-
-@inline(never)
-func setShortSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable) {
-    setShortSums(.softmax, tile, table)
-}
-
-@inline(never)
-func setShortLogSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable) {
-    setShortSums(.logSoftmax, tile, table)
-}
-
-/// Adds the sums of the first block of a tile to those in `table`, or sets them.
-func addBlock(
-    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable, _ scratch: Scratch
-) {
-    if isFirst && tile.n <= virtualLanes && tile.present >= lanes {
-        if op == .softmax {
-            setShortSoftmaxBackwardSums(tile, table)
-        } else {
-            setShortLogSoftmaxBackwardSums(tile, table)
-        }
-        return
-    }
-    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-    if op == .softmax {
-        softmaxBackwardSum(tile, sums)
-    } else {
-        logSoftmaxBackwardSum(tile, sums)
-    }
-    for v in 0..<tile.vectors {
-        let next = sumOfLanes(sums + v, min(tile.n, virtualLanes), step: tile.vectors)
-        table.setSum(from: v &* lanes, isFirst ? next : table.sum(from: v &* lanes) + next)
-    }
-}
-
 // MARK: The operation
 
-/// Vectors of columns that are taken together. A row of a tile is read and written in one go: memory does not like
-/// shorter ones, but caches do, once both inputs of two tiles have to be kept.
-private func tileVectors(_ n: Int, stride: Int) -> Int {
-    n < 8 || stride <= 16 &* vectorBytes ? 16 : 8
-}
+/// Vectors whose sums are taken together: as many as the first cache holds those of the virtual lanes of, with room for
+/// the elements. Rows of no more than twice that are not divided, as memory does not like shorter ones.
+private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 : 8 }
 
-/// The backward operation on `columns` slices, a tile at a time.
+/// Up to so many elements the second cache holds a panel of two tiles, and the next.
+private var longestInPairs: Int { 128 }
+
+/// The backward operation on `columns` slices, a panel at a time.
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ columns: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
 ) {
     let table = scratch.table
-    let vectors = tileVectors(n, stride: g.stride)
-    var column = 0
-    while column < columns {
-        let left = columns &- column
-        let present = left < lanes ? left : min(vectors, left / lanes) &* lanes
-        let tile = GradientTile(
-            g: g.moved(by: column &* elementBytes), y: y.moved(by: column &* elementBytes),
-            present: present, n: n)
-        var first = 0
-        while first < n {
-            addBlock(op, tile.from(first), isFirst: first == 0, table, scratch)
-            first &+= block
+    let vectors = tileVectors(stride: g.stride)
+    let tileColumns = vectors &* lanes
+    // The longer its rows, the faster a panel is read and written.
+    let isPair = n > virtualLanes && n <= longestInPairs && vectors == 8
+    let panelColumns = isPair ? 2 &* tileColumns : tileColumns
+    var first = 0
+    while first < columns {
+        let start = first &* elementBytes
+        let left = columns &- first
+        let present = left < lanes ? left : min(panelColumns, left / lanes &* lanes)
+        let panel = GradientTile(
+            g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
+            ahead: present &* elementBytes)
+        var column = 0
+        while column < present {
+            let tile = panel.columns(column, min(tileColumns, present &- column))
+            setSums(op, tile, table, column, scratch)
+            column &+= tileColumns
         }
-        let out = out.element(column)
+        let out = out.element(first)
         if table.setBackwardResults(present) {
             if op == .softmax {
-                writeSoftmaxBackward(tile, out, outStride, table, streaming: streaming)
+                writeSoftmaxBackward(panel, out, outStride, table, scratch.spare, streaming: streaming)
             } else {
-                writeLogSoftmaxBackward(tile, out, outStride, table, streaming: streaming)
+                writeLogSoftmaxBackward(panel, out, outStride, table, streaming: streaming)
             }
         } else {
-            writeUnusualBackward(op, tile, out, outStride, table, scratch)
+            writeUnusualBackward(op, panel, out, outStride, table, scratch)
         }
-        column &+= present
+        first &+= present
     }
 }
 
 // MARK: Results
 
-@inline(__always)
-func writeTile(
-    _ op: Operation, _ source: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ table: SliceTable, streaming: Bool
+@inline(never)
+func writeSoftmaxBackward(
+    _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    _ spare: UnsafeMutableRawPointer, streaming: Bool
 ) {
-    let ahead = source.vectors &* vectorBytes
+    // With the next panel's y asked for.
     @inline(__always)
-    func result(_ i: Int, _ v: Int, _ count: Int) -> Vector {
-        let offset = v &* vectorBytes
-        vector_prefetch(source.y.from(i).address + offset + ahead)
-        return table.backwardResult(from: v &* lanes)(
-            op, load(source.g.from(i).address + offset, count), load(source.y.from(i).address + offset, count)
-        )
+    func result(_ i: Int, _ column: Int, _ count: Int) -> Vector {
+        let y = panel.y.from(i).address.element(column)
+        vector_prefetch(y + panel.ahead)
+        return table.backwardResult(from: column)(
+            .softmax, load(panel.g.from(i).address.element(column), count), load(y, count))
     }
-    if source.present < lanes {
-        for i in 0..<source.n {
-            vector_store_partial(out + i &* outStride, result(i, 0, source.present), source.present)
+    let isAligned = (Int(bitPattern: out) | outStride) & (vectorBytes &- 1) == 0
+    if panel.present < lanes {
+        for i in 0..<panel.n {
+            vector_store_partial(out + i &* outStride, result(i, 0, panel.present), panel.present)
         }
-    } else if streaming && (Int(bitPattern: out) | outStride) & (vectorBytes &- 1) == 0 {
-        for i in 0..<source.n {
-            for v in 0..<source.vectors {
-                vector_stream(out + (i &* outStride &+ v &* vectorBytes), result(i, v, lanes))
+    } else if !streaming {
+        for i in 0..<panel.n {
+            for v in 0..<panel.vectors {
+                vector_store(out + (i &* outStride &+ v &* vectorBytes), result(i, v &* lanes, lanes))
+            }
+        }
+    } else if isAligned && panel.n <= longestInPairs {
+        // Stores past the caches want to follow each other closely. A row is put aside first, and written after the next
+        // is computed: by then its parts can be loaded from the cache.
+        @inline(__always)
+        func aside(_ i: Int) -> UnsafeMutableRawPointer { spare.element((i & 1) &* panel.present) }
+        for i in 0...panel.n {
+            if i < panel.n {
+                let target = aside(i)
+                for v in 0..<panel.vectors {
+                    vector_store(target + v &* vectorBytes, result(i, v &* lanes, lanes))
+                }
+            }
+            if i > 0 {
+                let (source, row) = (aside(i &- 1), out + (i &- 1) &* outStride)
+                for v in 0..<panel.vectors {
+                    vector_stream(row + v &* vectorBytes, vector_load(source + v &* vectorBytes))
+                }
             }
         }
     } else {
-        for i in 0..<source.n {
-            for v in 0..<source.vectors {
-                vector_store(out + (i &* outStride &+ v &* vectorBytes), result(i, v, lanes))
-            }
+        for i in 0..<panel.n {
+            writeRow(out + i &* outStride, panel.present, streaming: true) { result(i, $0, $1) }
         }
     }
-}
-
-@inline(never)
-func writeSoftmaxBackward(
-    _ source: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
-    streaming: Bool
-) {
-    writeTile(.softmax, source, out, outStride, table, streaming: streaming)
 }
 
 @inline(never)
 func writeLogSoftmaxBackward(
-    _ source: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
     streaming: Bool
 ) {
-    writeTile(.logSoftmax, source, out, outStride, table, streaming: streaming)
+    if panel.present < lanes {
+        let (result, count) = (table.backwardResult(from: 0), panel.present)
+        for i in 0..<panel.n {
+            let value = result(
+                .logSoftmax, load(panel.g.from(i).address, count), load(panel.y.from(i).address, count))
+            vector_store_partial(out + i &* outStride, value, count)
+        }
+        return
+    }
+    let streams = streaming && (Int(bitPattern: out) | outStride) & (elementBytes &- 1) == 0
+    for i in 0..<panel.n {
+        let (g, y, out) = (panel.g.from(i).address, panel.y.from(i).address, out + i &* outStride)
+        // Elements up to the first cache line, alone; then four vectors at a time, and what is left.
+        let head = streams ? headOfStream(out) : 0
+        var column = 0
+        while column < panel.present {
+            let left = panel.present &- column
+            if left >= 4 &* lanes && column >= head {
+                let y = y.element(column)
+                for v in 0..<4 { vector_prefetch(y + panel.ahead + v &* vectorBytes) }
+                let four = table.logSoftmaxBackward(from: column, loadQuad(g.element(column)), loadQuad(y))
+                if streams {
+                    streamQuad(out.element(column), four)
+                } else {
+                    storeQuad(out.element(column), four)
+                }
+                column &+= 4 &* lanes
+            } else {
+                let count = column < head ? head : min(lanes, left)
+                let value = table.backwardResult(from: column)(
+                    .logSoftmax, load(g.element(column), count), load(y.element(column), count))
+                store(out.element(column), value, count)
+                column &+= count
+            }
+        }
+    }
 }
 
-/// The gradients of a tile of which some need care.
+/// The gradients of a panel of which some need care.
 @inline(never)
 func writeUnusualBackward(
-    _ op: Operation, _ tile: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ op: Operation, _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ table: SliceTable, _ scratch: Scratch
 ) {
     var slice = 0
-    while slice < tile.present {
-        let v = slice / lanes
-        let part = tile.vector(v)
+    while slice < panel.present {
+        let count = min(lanes, panel.present &- slice)
+        let part = panel.columns(slice, count)
         var total = GradientSum(
             scale: splatWide(1), sum: table.sum(from: slice), plain: splatWide(0))
         let needsScale = total.needsScale
@@ -256,10 +167,10 @@ func writeUnusualBackward(
             total = total.replacing(with: again.settled, where: needsScale)
         }
         let result = BackwardResult(total)
-        for i in 0..<tile.n {
+        for i in 0..<panel.n {
             let value = result.general(
-                op, load(part.g.from(i).address, part.present), load(part.y.from(i).address, part.present))
-            store(out + (i &* outStride &+ v &* vectorBytes), value, part.present)
+                op, load(part.g.from(i).address, count), load(part.y.from(i).address, count))
+            store((out + i &* outStride).element(slice), value, count)
         }
         slice &+= lanes
     }
@@ -282,8 +193,8 @@ func scaledSum(
                 vector_widen(op == .softmax ? term * load(part.y.from(i).address, tile.present) : term)
         }
         addBlock(
-            op, GradientTile(g: scaled, y: part.y, present: tile.present, n: part.n), isFirst: first == 0,
-            table, scratch)
+            op, GradientTile(g: scaled, y: part.y, present: tile.present, n: part.n, ahead: part.ahead),
+            isFirst: first == 0, table, 0, scratch)
         first &+= block
     }
     return GradientSum(scale: splatWide(downScale), sum: table.sum(from: 0), plain: plain)

@@ -51,7 +51,10 @@ struct BackwardResult {
 
     /// Four gradients of log_softmax, computed side by side, where `isOrdinary`.
     @inline(__always)
-    func logSoftmax(_ g: Quad, _ y: Quad) -> Quad { logSoftmax(g, y, exponent: splat(0)) }
+    func logSoftmax(_ g: Quad, _ y: Quad) -> Quad {
+        BackwardResult.logSoftmax(
+            g, y, sum: Quad(repeating: sum), sumLow: Quad(repeating: sumLow), exponent: splat(0))
+    }
 
     /// The gradient anywhere: the same where `isOrdinary`.
     @inline(__always)
@@ -78,12 +81,16 @@ struct BackwardResult {
 
     @inline(__always)
     private func logSoftmax(_ g: Vector, _ y: Vector, exponent: Vector) -> Vector {
-        logSoftmax(Quad(repeating: g), Quad(repeating: y), exponent: exponent).a
+        BackwardResult.logSoftmax(
+            Quad(repeating: g), Quad(repeating: y), sum: Quad(repeating: sum),
+            sumLow: Quad(repeating: sumLow),
+            exponent: exponent
+        ).a
     }
 
     /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
     @inline(__always)
-    private func logSoftmax(_ g: Quad, _ y: Quad, exponent: Vector) -> Quad {
+    static func logSoftmax(_ g: Quad, _ y: Quad, sum: Quad, sumLow: Quad, exponent: Vector) -> Quad {
         // At the lower bound the second power is 0; at the upper the product of both overflows.
         let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
         let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
@@ -96,7 +103,7 @@ struct BackwardResult {
         let biased = splat(roundingMagic + exponentBias)
         let power = half.map { vector_exponent_from_mantissa($0 + biased) }
         let otherPower = n.map(half) { vector_exponent_from_mantissa(($0 - $1) + (biased + exponent)) }
-        let scaled = tail.map { sum + vector_fma($0, sum, vector_fma($0, sumLow, sumLow)) }
+        let scaled = tail.map(sum, sumLow) { $1 + vector_fma($0, $1, vector_fma($0, $2, $2)) }
         return scaled.map(power) { -($0 * $1) }.fma(otherPower, g)
     }
 }

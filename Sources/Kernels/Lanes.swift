@@ -170,6 +170,22 @@ extension UnsafeMutableRawPointer {
     func element(_ index: Int) -> UnsafeMutableRawPointer { self + index &* elementBytes }
 }
 
+@inline(__always)
+func storeQuad(_ address: UnsafeMutableRawPointer, _ value: Quad) {
+    vector_store(address, value.a)
+    vector_store(address + vectorBytes, value.b)
+    vector_store(address + 2 &* vectorBytes, value.c)
+    vector_store(address + 3 &* vectorBytes, value.d)
+}
+
+@inline(__always)
+func streamQuad(_ address: UnsafeMutableRawPointer, _ value: Quad) {
+    vector_stream(address, value.a)
+    vector_stream(address + vectorBytes, value.b)
+    vector_stream(address + 2 &* vectorBytes, value.c)
+    vector_stream(address + 3 &* vectorBytes, value.d)
+}
+
 /// Whether a row of `n` elements can be streamed to `out`, after a head that brings the stores to vector alignment.
 @inline(__always)
 private func canStream(_ out: UnsafeMutableRawPointer, _ n: Int) -> Bool {
@@ -177,7 +193,7 @@ private func canStream(_ out: UnsafeMutableRawPointer, _ n: Int) -> Bool {
 }
 
 @inline(__always)
-private func headOfStream(_ out: UnsafeMutableRawPointer) -> Int {
+func headOfStream(_ out: UnsafeMutableRawPointer) -> Int {
     (0 &- Int(bitPattern: out)) & (vectorBytes &- 1) / elementBytes
 }
 
@@ -218,20 +234,12 @@ func writeRow(
         i = headOfStream(out)
         if i > 0 { vector_store_partial(out, one(0, i), i) }
         while i &+ step <= n {
-            let result = four(i)
-            vector_stream(out.element(i), result.a)
-            vector_stream(out.element(i &+ lanes), result.b)
-            vector_stream(out.element(i &+ 2 &* lanes), result.c)
-            vector_stream(out.element(i &+ 3 &* lanes), result.d)
+            streamQuad(out.element(i), four(i))
             i &+= step
         }
     } else {
         while i &+ step <= n {
-            let result = four(i)
-            vector_store(out.element(i), result.a)
-            vector_store(out.element(i &+ lanes), result.b)
-            vector_store(out.element(i &+ 2 &* lanes), result.c)
-            vector_store(out.element(i &+ 3 &* lanes), result.d)
+            storeQuad(out.element(i), four(i))
             i &+= step
         }
     }

@@ -381,6 +381,14 @@ struct SliceTable {
             sumLow: vector_load(narrow(.inverseLow, slice)))
     }
 
+    /// Four gradients of log_softmax, of the slices from `slice` on.
+    @inline(__always)
+    func logSoftmaxBackward(from slice: Int, _ g: Quad, _ y: Quad) -> Quad {
+        BackwardResult.logSoftmax(
+            g, y, sum: loadQuad(narrow(.inverse, slice)), sumLow: loadQuad(narrow(.inverseLow, slice)),
+            exponent: splat(0))
+    }
+
     @inline(__always)
     func logsumexp(_ slice: Int) -> Element { narrow(.logsumexp, slice).load(as: Element.self) }
 

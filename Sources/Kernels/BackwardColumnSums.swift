@@ -1,0 +1,157 @@
+// The sums of the gradients of slices that lie side by side, a tile of columns at a time.
+
+import CKernels
+import CVector
+
+/// The two inputs of some columns side by side: whole vectors, or a part of one.
+struct GradientTile {
+    let g: Operand
+    let y: Operand
+    /// Columns.
+    let present: Int
+    let n: Int
+    /// From an element to the one that is asked for with it: rows are too short for the CPU to read ahead by itself.
+    let ahead: Int
+
+    @inline(__always) var vectors: Int { max(1, present / lanes) }
+
+    /// `count` of its columns from `first` on.
+    @inline(__always)
+    func columns(_ first: Int, _ count: Int) -> GradientTile {
+        GradientTile(
+            g: g.moved(by: first &* elementBytes), y: y.moved(by: first &* elementBytes), present: count,
+            n: n,
+            ahead: ahead)
+    }
+
+    /// The elements from `first` on.
+    @inline(__always)
+    func from(_ first: Int) -> GradientTile {
+        GradientTile(g: g.from(first), y: y.from(first), present: present, n: n &- first, ahead: ahead)
+    }
+}
+
+// MARK: Sums
+
+/// Sums the first block of a tile of `vectors` vectors with `present` columns each. Leaves the sum of lane k of vector v at
+/// k * `vectors` + v. For log_softmax y is not read, as its results alone need it.
+@inline(__always)
+func sumBlock(
+    _ op: Operation, _ tile: GradientTile, _ vectors: Int, _ present: Int,
+    _ sums: UnsafeMutablePointer<LaneSum>
+) {
+    let n = min(block, tile.n)
+    @inline(__always)
+    func addRow(_ i: Int, isFirst: Bool) {
+        let own = sums + i & (virtualLanes &- 1) &* vectors
+        for v in 0..<vectors {
+            let g = tile.g.from(i).address + v &* vectorBytes
+            let y = tile.y.from(i).address + v &* vectorBytes
+            vector_prefetch(g + tile.ahead)
+            let term = load(g, present)
+            let factor = op == .softmax ? load(y, present) : term
+            var sum = isFirst ? LaneSum() : own[v]
+            sum.add(op, term, factor)
+            own[v] = sum
+        }
+    }
+    let used = min(n, virtualLanes)
+    for i in 0..<used { addRow(i, isFirst: true) }
+    var i = used
+    while i < n {
+        addRow(i, isFirst: false)
+        i &+= 1
+    }
+}
+
+@inline(__always)
+func sumBlock(
+    _ op: Operation, _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
+) {
+    if tile.present < lanes {
+        sumBlock(op, tile, 1, tile.present, sums)
+    } else {
+        sumBlock(op, tile, tile.vectors, lanes, sums)
+    }
+}
+
+@inline(never)
+func softmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
+    sumBlock(.softmax, tile, sums)
+}
+
+@inline(never)
+func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
+    sumBlock(.logSoftmax, tile, sums)
+}
+
+/// The sums of the whole vectors of a tile, of slices no longer than there are virtual lanes, for `table` from `first` on.
+@inline(__always)
+func setShortSums(_ op: Operation, _ tile: GradientTile, _ table: SliceTable, _ first: Int) {
+    let (gStride, yStride) = (tile.g.stride, tile.y.stride)
+    for v in 0..<tile.vectors {
+        let offset = v &* vectorBytes
+        let (g, y) = (tile.g.address + offset, tile.y.address + offset)
+        @inline(__always)
+        func term(_ i: Int) -> Pair {
+            let (g, y) = (g + i &* gStride, y + i &* yStride)
+            vector_prefetch(g + tile.ahead)
+            var sum = LaneSum()
+            sum.add(op, vector_load(g), vector_load(y))
+            return sum.pair
+        }
+        let sum = sumOfLanes(tile.n) {
+            term($0)
+        } four: {
+            PairQuad(a: term($0), b: term($0 &+ 1), c: term($0 &+ 2), d: term($0 &+ 3))
+        }
+        table.setSum(from: first &+ v &* lanes, sum)
+    }
+}
+
+@inline(never)
+func setShortSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable, _ first: Int) {
+    setShortSums(.softmax, tile, table, first)
+}
+
+@inline(never)
+func setShortLogSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable, _ first: Int) {
+    setShortSums(.logSoftmax, tile, table, first)
+}
+
+/// Adds the sums of the first block of a tile to those in `table` from `first` on, or sets them.
+func addBlock(
+    _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable, _ first: Int,
+    _ scratch: Scratch
+) {
+    if isFirst && tile.n <= virtualLanes && tile.present >= lanes {
+        if op == .softmax {
+            setShortSoftmaxBackwardSums(tile, table, first)
+        } else {
+            setShortLogSoftmaxBackwardSums(tile, table, first)
+        }
+        return
+    }
+    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+    if op == .softmax {
+        softmaxBackwardSum(tile, sums)
+    } else {
+        logSoftmaxBackwardSum(tile, sums)
+    }
+    for v in 0..<tile.vectors {
+        let slice = first &+ v &* lanes
+        let next = sumOfLanes(sums + v, min(tile.n, virtualLanes), step: tile.vectors)
+        table.setSum(from: slice, isFirst ? next : table.sum(from: slice) + next)
+    }
+}
+
+/// Sets the sums of a tile in `table` from `first` on.
+func setSums(
+    _ op: Operation, _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ scratch: Scratch
+) {
+    var start = 0
+    while start < tile.n {
+        addBlock(op, tile.from(start), isFirst: start == 0, table, first, scratch)
+        start &+= block
+    }
+}
