@@ -125,7 +125,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         return true
     }
     if areShort {
-        work.unitSlices = max(16, min(256, Work.cachedBytes / sliceBytes) & ~15)
+        work.unitSlices = max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
         share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
         return true
     }
@@ -136,7 +136,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     if sliceBytes > Work.packBytes || isLong && work.slices < threads {
         return runBlocks(&work, scratch)
     }
-    work.unitSlices = max(1, Work.cachedBytes / sliceBytes)
+    work.unitSlices = max(1, work.cachedBytes / sliceBytes)
     share(.packedRows, &work, work.rowUnits, elements: elements, scratch)
     return true
 }

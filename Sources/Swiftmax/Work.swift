@@ -60,9 +60,10 @@ struct Work {
 // MARK: Scratch
 
 extension Work {
-    /// What a pack may hold, in bytes, and what it should, to stay in the first caches.
+    /// What a pack may hold, in bytes, and what it should, so that all packs and the elements they are made of stay in the
+    /// first cache. The phases of forward kernels want many rows.
     static var packBytes: Int { 256 &* 1024 }
-    static var cachedBytes: Int { 12288 }
+    var cachedBytes: Int { kind == .backward ? 4096 : 12288 }
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }
 
