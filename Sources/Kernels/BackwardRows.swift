@@ -52,6 +52,8 @@ func shortSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
             vector_prefetch(g + gradientBatchBytes)
             vector_prefetch(y + gradientBatchBytes)
         }
+        // The results of log_softmax alone need y.
+        if op == .logSoftmax { vector_prefetch(y) }
         sum.add(op, load(g, n), load(y, n))
         laneSums.row(r).set(firstLane: 0, sum.pair)
         var firstLane = lanes
@@ -72,9 +74,9 @@ func softmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ la
 }
 
 @inline(never)
-func logSoftmaxBackwardSums(_ g: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
+func logSoftmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
     if n <= lanes {
-        shortSums(.logSoftmax, g, g, rows, n, laneSums)
+        shortSums(.logSoftmax, g, y, rows, n, laneSums)
     } else {
         blockSums(.logSoftmax, g, g, rows, n, laneSums)
     }
@@ -87,7 +89,7 @@ func backwardSums(
     if op == .softmax {
         softmaxBackwardSums(g, y, rows, n, laneSums)
     } else {
-        logSoftmaxBackwardSums(g, rows, n, laneSums)
+        logSoftmaxBackwardSums(g, y, rows, n, laneSums)
     }
 }
 

@@ -2,34 +2,48 @@
 
 import CVector
 
-/// Copies `n` elements, `stride` bytes apart, to contiguous ones.
-func gather(_ source: UnsafeRawPointer, _ stride: Int, _ destination: UnsafeMutableRawPointer, _ count: Int) {
-    var (i, n) = (0, count)
-    // The commonest strides have shuffles: x[..., ::-1] and x[..., ::2].
+/// Copies `rows` rows, `rowStride` bytes apart, of `n` elements each, `stride` bytes apart, to contiguous ones.
+func gather(
+    _ source: UnsafeRawPointer, _ rowStride: Int, _ stride: Int, _ destination: UnsafeMutableRawPointer,
+    _ rows: Int, _ n: Int
+) {
+    for r in 0..<rows {
+        gatherRow(source + r &* rowStride, stride, destination.element(r &* n), n)
+    }
+}
+
+@inline(__always)
+private func gatherRow(
+    _ source: UnsafeRawPointer, _ stride: Int, _ destination: UnsafeMutableRawPointer, _ n: Int
+) {
+    var (i, end) = (0, n)
+    // The commonest strides are x[..., ::-1] and x[..., ::2], which have shuffles, and that of broadcast elements.
     if stride == -elementBytes {
         // From the last element to the first: in the order of memory, which the CPU reads ahead in from row to row.
-        i = n % lanes
-        var left = n
-        while left > i {
-            left &-= lanes
+        while end >= lanes {
+            end &-= lanes
             vector_store(
-                destination.element(left), vector_load_reversed(source + (left &+ lanes &- 1) &* stride))
+                destination.element(end), vector_load_reversed(source + (end &+ lanes &- 1) &* stride))
         }
-        n = i
-        i = 0
     } else if stride == 2 &* elementBytes {
         // The second vector ends one element beyond the last of those wanted.
-        while i &+ lanes < n {
+        while i &+ lanes < end {
             vector_store(destination.element(i), vector_load_alternate(source + i &* stride))
             i &+= lanes
         }
+    } else if stride == 0 {
+        let element = splat(source.loadUnaligned(as: Element.self))
+        while i &+ lanes <= end {
+            vector_store(destination.element(i), element)
+            i &+= lanes
+        }
     } else {
-        while i &+ lanes <= n {
+        while i &+ lanes <= end {
             vector_store(destination.element(i), vector_load_strided(source + i &* stride, stride))
             i &+= lanes
         }
     }
-    while i < n {
+    while i < end {
         let element = (source + i &* stride).loadUnaligned(as: Element.self)
         destination.element(i).storeBytes(of: element, as: Element.self)
         i &+= 1

@@ -57,7 +57,7 @@ struct BackwardResult {
     }
 
     /// The gradient anywhere: the same where `isOrdinary`.
-    @inline(__always)
+    @inline(never)
     func general(_ op: Operation, _ g: Vector, _ y: Vector) -> Vector {
         if op == .softmax { return softmax(g * scale, y) * (splat(1) / scale) }
         let zero = splat(0)

@@ -70,7 +70,9 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         writeBackward(Operation(op), g!, y!, out!, n, GradientSum(stats!.pointee), streaming: streaming != 0)
     }
 
-    kernels.pointee.gather = { source, stride, destination, n in gather(source!, stride, destination!, n) }
+    kernels.pointee.gather = { source, rowStride, stride, destination, rows, n in
+        gather(source!, rowStride, stride, destination!, rows, n)
+    }
     kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in
         transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
     }

@@ -235,12 +235,13 @@ extension Work {
         }
     }
 
-    /// Gathers `rows` slices from `index` on, one after another; those without a gap between them at once.
+    /// Gathers `rows` slices from `index` on, one after another.
     func gatherRows(
         _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ packs: Packs
     ) {
-        if isBlock(operand, index, rows) {
-            gather(start(index, operand), elementBytes, rows &* n, target, packs)
+        if isEven(index, rows) {
+            gather(
+                start(index, operand), step(operand), elementStride(operand), rows, n, target, packs)
             return
         }
         for r in 0..<rows {
@@ -248,12 +249,12 @@ extension Work {
         }
     }
 
-    /// The way back.
+    /// The way back; slices without a gap between them at once.
     func scatterRows(
         _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ packs: Packs
     ) {
-        if isBlock(output, index, rows) {
-            scatter(source, rows &* n, start(index, output), elementBytes, packs)
+        if isEven(index, rows) && step(output) == n &* elementStride(output) {
+            scatter(source, rows &* n, start(index, output), elementStride(output), packs)
             return
         }
         for r in 0..<rows {
@@ -261,11 +262,11 @@ extension Work {
         }
     }
 
-    /// Whether slices lie one after another in memory, with nothing between their elements either.
-    private func isBlock(_ operand: Int, _ index: Int, _ rows: Int) -> Bool {
-        !hasMask && slice.count <= 1 && (n == 1 || elementStride(operand) == elementBytes)
-            && (rows == 1 || step(operand) == n &* elementBytes && batch.run(from: index) >= rows)
-    }
+    /// Whether the elements of a slice have one stride, and no mask.
+    fileprivate var isSimple: Bool { !hasMask && slice.count == 1 }
+
+    /// Whether slices also have one stride between them.
+    private func isEven(_ index: Int, _ rows: Int) -> Bool { isSimple && batch.run(from: index) >= rows }
 
     /// Whether slices are rows in memory that need no change.
     func isRow(_ operand: Int) -> Bool {
@@ -411,15 +412,6 @@ func runPackedColumns(
         if count == 0 { continue }
         let packedStride = count &* work.wideBytes
 
-        /// Calls `body(i, rows)` for the rows of an operand that lie without a gap from row i on: all or each.
-        @inline(__always)
-        func forEachRun(_ operand: Int, _ body: (_ i: Int, _ rows: Int) -> Void) {
-            let isBlock =
-                !work.hasMask && work.slice.count <= 1
-                && work.elementStride(operand) == count &* work.elementBytes
-            if isBlock { return body(0, work.n) }
-            for i in 0..<work.n { body(i, 1) }
-        }
         /// Sets what the mask leaves out in row `i` of a pack.
         func applyMask(_ i: Int, _ row: UnsafeMutableRawPointer, _ fill: Double) {
             copy(
@@ -430,11 +422,15 @@ func runPackedColumns(
         }
 
         for operand in 0..<work.inputs {
-            let source = start(operand, column)
-            forEachRun(operand) { i, rows in
-                let row = packs.input(operand) + i &* packedStride
-                work.gather(
-                    source + work.slice.offset(i, operand), work.elementBytes, rows &* count, row, packs)
+            let (source, step) = (start(operand, column), work.across.stride(0, operand))
+            let pack = packs.input(operand)
+            if work.isSimple {
+                work.gather(source, work.elementStride(operand), step, work.n, count, pack, packs)
+                continue
+            }
+            for i in 0..<work.n {
+                let row = pack + i &* packedStride
+                work.gather(source + work.slice.offset(i, operand), step, count, row, packs)
                 if work.hasMask { applyMask(i, row, -.infinity) }
             }
         }
@@ -443,15 +439,19 @@ func runPackedColumns(
         let target = start(work.output, column)
         if work.isReduction {
             work.callColumns(packed, packed, other, count, packs.kernel)
-            work.scatter(other.address, count, target, work.elementBytes, packs)
+            work.scatter(other.address, count, target, work.across.stride(0, work.output), packs)
             continue
         }
         work.callColumns(packed, other, packed, count, packs.kernel)
-        forEachRun(work.output) { i, rows in
+        let step = work.across.stride(0, work.output)
+        if work.isSimple && work.elementStride(work.output) == count &* step {
+            work.scatter(packed.address, work.n &* count, target, step, packs)
+            continue
+        }
+        for i in 0..<work.n {
             let row = packed.address + i &* packedStride
             if work.hasMask { applyMask(i, row, work.absentResult) }
-            work.scatter(
-                row, rows &* count, target + work.slice.offset(i, work.output), work.elementBytes, packs)
+            work.scatter(row, count, target + work.slice.offset(i, work.output), step, packs)
         }
     }
 }

@@ -17,7 +17,7 @@ extension Work {
         if isWide && stride == elementBytes {
             memcpy(target, source, count &* elementBytes)
         } else if isWide {
-            kernels.pointee.gather(source, stride, target, count)
+            kernels.pointee.gather(source, 0, stride, target, 1, count)
         } else if stride == elementBytes {
             widen(source, target, count)
         } else {
@@ -27,6 +27,22 @@ extension Work {
                 copy(source + first &* stride, stride, packs.staging, 2, part, 2)
                 widen(packs.staging, target + first &* wideBytes, part)
                 first &+= part
+            }
+        }
+    }
+
+    /// The same of `rows` rows, `rowStride` bytes apart.
+    func gather(
+        _ source: UnsafeMutableRawPointer, _ rowStride: Int, _ stride: Int, _ rows: Int, _ count: Int,
+        _ target: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        if rowStride == count &* stride {
+            gather(source, stride, rows &* count, target, packs)
+        } else if isWide && stride != elementBytes {
+            kernels.pointee.gather(source, rowStride, stride, target, rows, count)
+        } else {
+            for r in 0..<rows {
+                gather(source + r &* rowStride, stride, count, target + r &* count &* wideBytes, packs)
             }
         }
     }
@@ -86,8 +102,22 @@ func copy(
     switch bytes {
     case 8: copyEach(source, sourceStride, target, targetStride, count, as: UInt64.self)
     case 4: copyEach(source, sourceStride, target, targetStride, count, as: UInt32.self)
-    case 2: copyEach(source, sourceStride, target, targetStride, count, as: UInt16.self)
-    default: copyEach(source, sourceStride, target, targetStride, count, as: UInt8.self)
+    case 2: copyOften(source, sourceStride, target, targetStride, count, as: UInt16.self)
+    default: copyOften(source, sourceStride, target, targetStride, count, as: UInt8.self)
+    }
+}
+
+/// With the commonest strides as constants, for which the compiler has vectors: x[..., ::2] and x[..., ::-1].
+@inline(__always)
+private func copyOften<T: BitwiseCopyable>(
+    _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
+    _ targetStride: Int, _ count: Int, as type: T.Type
+) {
+    let bytes = MemoryLayout<T>.size
+    switch (sourceStride, targetStride) {
+    case (2 &* bytes, bytes): copyEach(source, 2 &* bytes, target, bytes, count, as: type)
+    case (-bytes, bytes): copyEach(source, -bytes, target, bytes, count, as: type)
+    default: copyEach(source, sourceStride, target, targetStride, count, as: type)
     }
 }
 
@@ -96,18 +126,8 @@ private func copyEach<T: BitwiseCopyable>(
     _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
     _ targetStride: Int, _ count: Int, as type: T.Type
 ) {
-    @inline(__always)
-    func copy(_ sourceStride: Int, _ targetStride: Int) {
-        for i in 0..<count {
-            let element = (source + i &* sourceStride).loadUnaligned(as: type)
-            (target + i &* targetStride).storeBytes(of: element, as: type)
-        }
-    }
-    // The commonest strides as constants, for which the compiler has vectors: x[..., ::2] and x[..., ::-1].
-    let bytes = MemoryLayout<T>.size
-    switch (sourceStride, targetStride) {
-    case (2 &* bytes, bytes): copy(2 &* bytes, bytes)
-    case (-bytes, bytes): copy(-bytes, bytes)
-    default: copy(sourceStride, targetStride)
+    for i in 0..<count {
+        let element = (source + i &* sourceStride).loadUnaligned(as: type)
+        (target + i &* targetStride).storeBytes(of: element, as: type)
     }
 }

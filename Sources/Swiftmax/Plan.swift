@@ -110,7 +110,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
 
     let neighbors = columnDimension(work)
-    let fits = sliceBytes &* 16 <= Work.packBytes
+    let fits = sliceBytes &* 16 <= Work.columnPackBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
         if elements &* work.elementBytes >= columnStreamingBytes { work.streaming = 1 }
@@ -118,9 +118,10 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
-    if neighbors >= 0 && fits {
-        work.takeColumns(neighbors)
-        work.unitSlices = min(256, Work.packBytes / sliceBytes) & ~15
+    let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
+    if nearest >= 0 && fits {
+        work.takeColumns(nearest)
+        work.unitSlices = max(16, min(256, Work.packBytes / sliceBytes) & ~15)
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
@@ -160,6 +161,22 @@ private func columnDimension(_ work: Work) -> Int {
         if isColumn { return dimension }
     }
     return -1
+}
+
+/// The dimension of the batch along which slices lie nearest to each other, if nearer than their own elements do, or -1.
+private func nearestDimension(_ work: Work) -> Int {
+    if work.slice.count != 1 { return -1 }
+    var (nearest, distance) = (-1, Int.max)
+    for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewColumns {
+        var isNear = true
+        for operand in 0..<work.inputs
+        where work.batch.stride(dimension, operand).magnitude >= work.slice.stride(0, operand).magnitude {
+            isNear = false
+        }
+        let own = Int(work.batch.stride(dimension, 0).magnitude)
+        if isNear && own < distance { (nearest, distance) = (dimension, own) }
+    }
+    return nearest
 }
 
 extension Work {

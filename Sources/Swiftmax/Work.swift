@@ -60,15 +60,16 @@ struct Work {
 // MARK: Scratch
 
 extension Work {
-    /// What a pack may hold, in bytes, and what it should, so that all packs and the elements they are made of stay in the
+    /// What a pack of rows and one of columns may hold, in bytes, and what it should, so that all packs and the elements they are made of stay in the
     /// first cache. The phases of forward kernels want many rows.
     static var packBytes: Int { 256 &* 1024 }
+    static var columnPackBytes: Int { 4096 &* 1024 }
     var cachedBytes: Int { kind == .backward ? 4096 : 12288 }
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }
 
     static var scratchBytes: Int {
-        Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* packBytes &+ packBytes / 4 &+ stagingBytes
+        Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* columnPackBytes &+ packBytes / 4 &+ stagingBytes
             &+ 3 &* Dimensions.bytes
     }
 
@@ -80,7 +81,7 @@ extension Work {
         var kernel: UnsafeMutableRawPointer { scratch }
         /// The elements of an input; the first then holds the results.
         func input(_ operand: Int) -> UnsafeMutableRawPointer {
-            scratch + (Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ operand &* packBytes)
+            scratch + (Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ operand &* columnPackBytes)
         }
         /// Rows that are yet to be turned into columns.
         var rows: UnsafeMutableRawPointer { input(2) }

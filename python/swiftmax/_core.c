@@ -490,15 +490,25 @@ static int check_out(const Call *call) {
 
 /* ---- Running ------------------------------------------------------------------------------------ */
 
+/* K order, but C for arrays that are broadcast: NumPy takes axes of stride 0 for the innermost ones, and
+ * the elements of what is then a row would be far apart. */
+static NPY_ORDER result_order(PyArrayObject *x) {
+    for (int i = 0; i < PyArray_NDIM(x); i++) {
+        if (PyArray_STRIDE(x, i) == 0 && PyArray_DIM(x, i) > 1)
+            return NPY_CORDER;
+    }
+    return NPY_KEEPORDER;
+}
+
 static PyArrayObject *allocate_result(const Call *call) {
     PyArrayObject *x = call->operands[0];
     if (!call->function->reduces && !needs_cast(call, x))
-        return (PyArrayObject *)PyArray_NewLikeArray(x, NPY_KEEPORDER, NULL, 0);
+        return (PyArrayObject *)PyArray_NewLikeArray(x, result_order(x), NULL, 0);
     PyArray_Descr *descr = PyArray_DescrFromType(call->type_num);
     if (descr == NULL)
         return NULL;
     if (!call->function->reduces)
-        return (PyArrayObject *)PyArray_NewLikeArray(x, NPY_KEEPORDER, descr, 0);
+        return (PyArrayObject *)PyArray_NewLikeArray(x, result_order(x), descr, 0);
     int fortran = PyArray_IS_F_CONTIGUOUS(x) && !PyArray_IS_C_CONTIGUOUS(x);
     return (PyArrayObject *)PyArray_NewFromDescr(&PyArray_Type, descr, call->result_ndim, call->result_shape,
                                                  NULL, NULL, fortran ? NPY_ARRAY_F_CONTIGUOUS : 0, NULL);
@@ -567,7 +577,7 @@ static int cast_operand(Call *call, int i, PyArrayObject *into) {
     } else {
         PyArray_Descr *descr = PyArray_DescrFromType(call->type_num);
         if (descr != NULL)
-            copy = (PyArrayObject *)PyArray_NewLikeArray(x, NPY_KEEPORDER, descr, 0);
+            copy = (PyArrayObject *)PyArray_NewLikeArray(x, result_order(x), descr, 0);
         if (copy == NULL)
             return -1;
     }

@@ -105,8 +105,10 @@ typedef struct swiftmax_kernels {
     void (*row_grad_input)(int32_t op, const void *grad_output, const void *output, void *grad_input,
                            intptr_t n, const swiftmax_stats *stats, int32_t streaming);
 
-    /// destination[i] = the element `stride` * i bytes from `source`, for i < n.
-    void (*gather)(const void *source, intptr_t stride, void *destination, intptr_t n);
+    /// destination[r * n + i] = the element `row_stride` * r + `stride` * i bytes from `source`, for r <
+    /// rows, i < n.
+    void (*gather)(const void *source, intptr_t row_stride, intptr_t stride, void *destination, intptr_t rows,
+                   intptr_t n);
     /// destination[j][i] = source[i][j] for i < rows, j < columns.
     void (*transpose)(const void *source, intptr_t source_stride, void *destination,
                       intptr_t destination_stride, intptr_t rows, intptr_t columns);
