@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,40 @@ def test_several_axes(name: str, dtype: str, data: st.DataObject) -> None:
     result = np.moveaxis(call(name, arrays, axis=axes), 0 if name == "logsumexp" else batch_axis, 0)
     for one in result:
         assert one.tobytes() == expected
+
+
+# Each way of packing; and columns so many that they are written past the caches.
+VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
+    "columns apart": ((700, 300), 0, lambda x: x[:, ::2]),
+    "columns apart, long": ((60_000, 24), 0, lambda x: x[:, ::2]),
+    "middle columns apart": ((6, 40, 500), 1, lambda x: x[..., ::2]),
+    "middle columns back": ((6, 40, 50), 1, lambda x: x[..., ::-1]),
+    "rows apart": ((3000, 30), 1, lambda x: x[:, ::3]),
+    "rows apart, a gap": ((3000, 31), 1, lambda x: x[:, ::3]),
+    "rows back": ((3000, 37), 1, lambda x: x[:, ::-1]),
+    "rows cut": ((3000, 64), 1, lambda x: x[:, :16]),
+    "rows repeated": ((1, 500), 1, lambda x: np.broadcast_to(x, (30, 500))),
+    "elements repeated": ((500, 1), 1, lambda x: np.broadcast_to(x, (500, 50))),
+    "columns, aligned": ((6, 64, 3136), 1, lambda x: x),
+    "columns, not aligned": ((19, 64, 1001), 1, lambda x: x),
+    "columns, many": ((5, 20, 12_001), 1, lambda x: x),
+    "columns, longer": ((200, 6001), 0, lambda x: x),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@pytest.mark.parametrize("view", VIEWS)
+def test_views(view: str, name: str, dtype: str) -> None:
+    """Slices of a view, and the same as contiguous rows."""
+    shape, axis, of = VIEWS[view]
+    arrays = [of(np.resize(part, shape)) for part in slices(name, 4, "wide", 9973, dtype)]
+    rows = [np.ascontiguousarray(np.moveaxis(array, axis, -1)) for array in arrays]
+    expected = call(name, rows, axis=-1)
+    result = call(name, arrays, axis=axis)
+    if name != "logsumexp":
+        result = np.moveaxis(result, axis, -1)
+    assert result.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("length", [9_001, 33_003, 70_001, 131_072, 530_003])
