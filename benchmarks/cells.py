@@ -58,6 +58,8 @@ SHAPES = (
     Shape("middle axis", (4, 10, 100_000), 1),
     Shape("view", (1024, 1024), layout="strided", quick=True),
     Shape("view", (1024, 1024), layout="reversed"),
+    Shape("view", (1024, 1024), 0, layout="strided"),
+    Shape("view", (60_000, 16), layout="strided"),
     Shape("where", (1024, 1000), layout="where", quick=True),
 )
 
