@@ -20,7 +20,7 @@ demo: $(VENV)/.has-demo build
 # The peers' tests run if the peers are there: `make peers` installs them.
 test: $(VENV)/.has-test build
 	swift test --configuration release --scratch-path build/swift-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 bench: $(VENV)/.has-bench build
 	$(BIN)/python benchmarks/bench.py
