@@ -11,40 +11,62 @@ func forwardRows(
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
-    let rowBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
+    let rowBytes = n &* elementBytes
     let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
+    let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
+    let isInPlace = x == UnsafeRawPointer(out)
 
     var first = 0
     while first < rows {
         let count = min(step, rows &- first)
         let batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
         let target = out + first &* outStride
-        var kept = LongRowPanel.none
-        if n <= block {
-            rowStats(op.sumKind, batch, scratch, scratch.exponentials)
-        } else {
-            if op == .softmax {
-                kept = longRowPanel(batch.x, target, rowBytes, streaming: streaming)
-            }
-            table.set(0, longRowStats(op.sumKind, batch.x, n, kept, scratch))
+        if n > block {
+            forwardLongRow(op, batch, target, scratch, streaming: streaming)
+            first &+= 1
+            continue
         }
+        let tails =
+            isInPlace || streaming || n < tailsInPlace
+            ? RowTails(address: scratch.rowTails, stride: paddedBytes, isPadded: true)
+            : RowTails(address: target, stride: outStride, isPadded: false)
+        rowStats(op.sumKind, batch, scratch, tails)
         table.setResults(op, count)
         switch op {
-        case .softmax where n <= block:
-            writeSoftmax(scratch.exponentials, batch, target, outStride, table, streaming: streaming)
-        case .softmax: writeLongSoftmax(kept, batch.x, target, n, scratch, streaming: streaming)
-        case .logSoftmax where n <= block:
-            writeLogSoftmax(batch, target, outStride, table, streaming: streaming)
-        case .logSoftmax: writeLogSoftmax(batch.x, target, n, table, streaming: streaming)
+        case .softmax: writeSoftmax(tails, batch, target, outStride, table, streaming: streaming)
+        case .logSoftmax: writeLogSoftmax(batch, target, outStride, table, streaming: streaming)
         case .logsumexp: writeLogsumexp(batch, target, outStride, table, scratch)
         }
         first &+= count
     }
 }
 
-/// Elements that are taken through all phases together: with their exponentials, they should stay in the first
-/// cache.
+/// Elements that are taken through all phases together: with their results, they should stay in the first cache.
 @inline(__always) var rowBatchBytes: Int { 12288 }
+
+/// From this length on the tails of a row are kept in the place of its results, where shorter ones would often be stores of
+/// a part of a vector, or across lines.
+@inline(__always) private var tailsInPlace: Int { 512 }
+
+/// The forward operation on the one row of a batch, of several blocks.
+private func forwardLongRow(
+    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch, streaming: Bool
+) {
+    let (table, n) = (scratch.table, row.n)
+    let tails = op == .softmax ? longRowTails(row, out, scratch, streaming: streaming) : nil
+    table.set(0, longRowStats(op.sumKind, row.x, n, tails, scratch))
+    table.setResults(op, 1)
+    switch op {
+    case .softmax:
+        if let tails, blocksAreClose(n, table) {
+            writeLongSoftmax(tails, row.x, out, n, table, streaming: streaming)
+        } else {
+            writeSoftmax(row.x, out, n, table, streaming: streaming)
+        }
+    case .logSoftmax: writeLogSoftmax(row.x, out, n, table, streaming: streaming)
+    case .logsumexp: writeLogsumexp(row, out, 0, table, scratch)
+    }
+}
 
 // MARK: Results
 
@@ -57,43 +79,39 @@ func blockScale(_ index: Int, _ table: SliceTable) -> Element {
     return Element(widePowerOfTwo(own - k)[0])
 }
 
-/// Where the exponentials of a softmax are kept, instead of computing them once more.
+/// Where the tails of the exponentials of a long row are kept, if they are not to be computed once more.
 @inline(__always)
-private func longRowPanel(
-    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ rowBytes: Int, streaming: Bool
-) -> LongRowPanel {
-    if rowBytes <= panelBytes { return .whole }
+private func longRowTails(
+    _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch, streaming: Bool
+) -> UnsafeMutableRawPointer? {
+    let rowBytes = row.n &* elementBytes
+    let isInPlace = row.x == UnsafeRawPointer(out)
+    if rowBytes <= panelBytes { return isInPlace || streaming ? scratch.rowTails : out }
     // Exponentials of Float cost less than stores that go through the caches.
     let isWorthIt = elementBytes == 8 || !streaming
-    return isWorthIt && rowBytes <= cachedRowBytes && x != UnsafeRawPointer(out) ? .tails(out) : .none
+    return isWorthIt && rowBytes <= cachedRowBytes && !isInPlace ? out : nil
 }
 
 /// A row, and the tails in the place of its results, should still be in a cache when they are read again.
 @inline(__always) private var cachedRowBytes: Int { 4 &* 1024 &* 1024 }
 
-/// The softmax of the only row.
+/// The softmax of the only row, block by block.
 private func writeLongSoftmax(
-    _ kept: LongRowPanel, _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-    _ scratch: Scratch, streaming: Bool
+    _ tails: UnsafeMutableRawPointer, _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+    _ table: SliceTable, streaming: Bool
 ) {
-    let table = scratch.table
+    // The constants of the row are those of slice 0; those of a block, whose powers are relative to its own maximum, take
+    // the next place.
+    let slice = 1
     var start = 0
-    if case .none = kept { start = n }
-    if start == n || !blocksAreClose(n, table) {
-        writeSoftmax(x, out, n, table, streaming: streaming)
-        return
-    }
     while start < n {
-        let count = min(block, n &- start)
-        let (index, target) = (start / block, out.element(start))
-        let scale = blockScale(index, table)
-        if case .tails = kept, count == block {
-            writeSoftmaxOfTails(x.element(start), target, table, max: table.blockMax(index), scale: scale)
-        } else {
-            writeSoftmax(
-                kept.panel(at: start, count, scratch.exponentials), target, count, table, scale: scale,
-                streaming: streaming)
-        }
+        let index = start / block
+        table.setSoftmaxResult(slice, max: table.blockMax(index), scale: blockScale(index, table))
+        let x = x.element(start)
+        let rows = RowBatch(x: x, stride: 0, first: slice, count: 1, n: min(block, n &- start))
+        writeSoftmax(
+            RowTails(address: tails.element(start), stride: 0, isPadded: false), rows, out.element(start), 0,
+            table, streaming: streaming && tails != out)
         start &+= block
     }
 }
@@ -109,46 +127,19 @@ func blocksAreClose(_ n: Int, _ table: SliceTable) -> Bool {
     return true
 }
 
-/// The softmax of rows whose exponentials were kept.
+/// The softmax of rows, from the tails of their exponentials.
 @inline(never)
 func writeSoftmax(
-    _ kept: ExponentialPanel, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ tails: RowTails, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ table: SliceTable, streaming: Bool
 ) {
     for r in 0..<rows.count {
-        let softmax = table.softmaxResult(r)
-        let kept = kept.from(r &* rows.rowBytes)
-        writeRow(out + r &* outStride, rows.n, streaming: streaming) { i, _ in
-            softmax(kept.load(at: i &* elementBytes))
+        let softmax = table.softmaxResult(rows.first &+ r)
+        let (x, tails) = (rows.x + r &* rows.stride, tails.row(r))
+        writeRow(out + r &* outStride, rows.n, streaming: streaming) { i, count in
+            let power = softmax.shift.power(of: load(x.element(i), count))
+            return softmax(Exponential(tail: load(tails.element(i), count), power: power))
         }
-    }
-}
-
-/// The softmax of a block of the only row, whose exponentials were kept.
-@inline(never)
-func writeSoftmax(
-    _ kept: ExponentialPanel, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable,
-    scale: Element, streaming: Bool
-) {
-    var softmax = table.softmaxResult(0)
-    softmax.inverse = softmax.inverse * splat(scale)
-    softmax.inverseLow = softmax.inverseLow * splat(scale)
-    writeRow(out, n, streaming: streaming) { i, _ in softmax(kept.load(at: i &* elementBytes)) }
-}
-
-/// The softmax of a block of the only row, in place of the tails of its exponentials.
-@inline(never)
-func writeSoftmaxOfTails(
-    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ table: SliceTable, max: Element,
-    scale: Element
-) {
-    var softmax = table.softmaxResult(0)
-    softmax.inverse = softmax.inverse * splat(scale)
-    softmax.inverseLow = softmax.inverseLow * splat(scale)
-    let shift = Shift(max: splat(max))
-    writeRow(out, block, streaming: false) { i, _ in
-        let tail = vector_load(out.element(i))
-        return softmax(Exponential(tail: tail, power: shift.power(of: vector_load(x.element(i)))))
     }
 }
 

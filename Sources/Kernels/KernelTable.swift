@@ -15,7 +15,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         let scratch = Scratch(address: scratch!)
         stats!.pointee = blockStats(
             Operation(op).sumKind, x!, n, known.map { Element($0.pointee) } ?? rowMax(x!, n),
-            scratch.exponentials, scratch)
+            scratch.rowTails, scratch)
     }
     kernels.pointee.merge_stats = { op, blocks, count, stats in
         var all = Stats.none

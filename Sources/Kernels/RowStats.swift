@@ -33,7 +33,20 @@ func loadQuad(_ address: UnsafeRawPointer) -> Quad {
         vector_load(address + 2 &* vectorBytes), vector_load(address + 3 &* vectorBytes))
 }
 
-/// Where the exponentials of a row are kept until its sum is known, in whole vectors.
+/// Where the tails of the exponentials of rows are kept until their sums are known: in the place of the results, or in
+/// scratch. The powers cost less to compute again than to keep.
+struct RowTails {
+    let address: UnsafeMutableRawPointer
+    /// From one row to the next, in bytes.
+    let stride: Int
+    /// Whether there is room for whole vectors.
+    let isPadded: Bool
+
+    @inline(__always)
+    func row(_ index: Int) -> UnsafeMutableRawPointer { address + index &* stride }
+}
+
+/// Where the exponentials of columns are kept until their sums are known, in whole vectors.
 struct ExponentialPanel {
     let tails: UnsafeMutableRawPointer
     let powers: UnsafeMutableRawPointer
@@ -107,23 +120,22 @@ func sumRow(
         var sum = CompensatedSum()
         var i = firstLane
         let groupEnd = 3 &* virtualLanes &+ lanes
-        #if SWIFTMAX_AVX512
-            while i &+ groupElements &+ groupEnd <= n {
-                let next = i &+ groupElements
-                let e = ExponentialQuad.pair(Octet(whole(i), whole(next)), magic: magic)
-                add(i, e.0, to: &sum)
-                add(next, e.1, to: &sum)
-                i &+= 2 &* groupElements
-            }
-        #endif
         while i &+ groupEnd <= n {
             add(i, ExponentialQuad(whole(i), magic: magic), to: &sum)
             i &+= groupElements
         }
-        if i < n {
-            // What is left of the last group, beside zeros.
+        // What is left of the last group.
+        if i &+ 3 &* virtualLanes < n {
             let e = ExponentialQuad(arguments(i, present: present), magic: magic)
-            sum.add(terms(i, e) { $0 < n ? term($0, present($0), $1) : .none })
+            sum.add(terms(i, e) { term($0, present($0), $1) })
+        } else if i < n {
+            var missed = splat(0)
+            while i < n {
+                let e = Exponential(argument(i, present(i)), magic: magic)
+                missed += sum.raise(by: term(i, present(i), e))
+                i &+= virtualLanes
+            }
+            sum.add(missed: missed)
         }
         laneSums.set(firstLane: firstLane, sum.pair)
         firstLane &+= lanes
@@ -154,26 +166,24 @@ struct RowBatch {
         self.n = n
     }
 
-    /// What the exponentials of a row take in a panel.
-    @inline(__always) var rowBytes: Int { (n &+ lanes &- 1) / lanes &* vectorBytes }
     /// How many bytes on the elements lie that are read next. They are asked for while a row is summed, where memory has
     /// nothing else to do.
     @inline(__always) var ahead: Int { count &* stride }
 }
 
-/// Sums the exponentials of rows relative to the maxima in the table, and keeps them.
+/// Sums the exponentials of rows relative to the maxima in the table, and keeps their tails.
 @inline(never)
-func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ panel: ExponentialPanel, _ laneSums: LaneSums) {
-    let (n, rowBytes, ahead) = (rows.n, rows.rowBytes, rows.ahead)
+func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ laneSums: LaneSums) {
+    let (n, ahead) = (rows.n, rows.ahead)
     for slice in rows.first..<rows.first &+ rows.count {
         let x = rows.x + (slice &- rows.first) &* rows.stride
         let low = splat(table.low(slice))
-        let kept = panel.from(slice &* rowBytes)
+        let kept = tails.row(slice)
         sumRow(n, magic: splat(table.magic(slice)), laneSums.row(slice)) { i, present in
             vector_prefetch(x.element(i) + ahead)
             return maximum(load(x.element(i), present, fill: -.infinity), low)
-        } term: { i, _, e in
-            kept.store(e, at: i &* elementBytes)
+        } term: { i, present, e in
+            store(kept.element(i), e.tail, tails.isPadded ? lanes : present)
             return e
         }
         table.setCount(slice, 0)
@@ -212,14 +222,14 @@ func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x
 ///
 /// - Parameter areKnown: whether the maxima are in the table, of the rows themselves or of longer ones.
 func rowStats(
-    _ kind: SumKind, _ rows: RowBatch, areKnown: Bool = false, _ scratch: Scratch, _ panel: ExponentialPanel
+    _ kind: SumKind, _ rows: RowBatch, areKnown: Bool = false, _ scratch: Scratch, _ tails: RowTails
 ) {
     let table = scratch.table
     if !areKnown {
         for r in 0..<rows.count { table.setMax(r, rowMax(rows.x + r &* rows.stride, rows.n)) }
     }
     if table.setShifts(rows.count) {
-        sumRows(kind, rows, isShifted: false, table, panel, scratch)
+        sumRows(kind, rows, isShifted: false, table, tails, scratch)
     } else {
         for r in 0..<rows.count {
             let x = rows.x + r &* rows.stride
@@ -236,7 +246,7 @@ func rowStats(
             }
             let isCopied = isShifted || max == .infinity
             let row = RowBatch(isCopied ? UnsafeRawPointer(scratch.spare) : x, rows.n, slice: r)
-            sumRows(kind, row, isShifted: isShifted, table, panel, scratch)
+            sumRows(kind, row, isShifted: isShifted, table, tails, scratch)
         }
     }
     table.setTotals(rows.count, scratch.laneSums)
@@ -267,55 +277,34 @@ private func sumSmallAgain(_ rows: RowBatch, _ scratch: Scratch) {
 
 @inline(__always)
 func sumRows(
-    _ kind: SumKind, _ rows: RowBatch, isShifted: Bool, _ table: SliceTable, _ panel: ExponentialPanel,
+    _ kind: SumKind, _ rows: RowBatch, isShifted: Bool, _ table: SliceTable, _ tails: RowTails,
     _ scratch: Scratch
 ) {
     switch kind {
-    case .all: softmaxSums(rows, table, panel, scratch.laneSums)
+    case .all: softmaxSums(rows, table, tails, scratch.laneSums)
     case .excludingMax: logSums(rows, table, isShifted: isShifted, scratch.laneSums)
     }
 }
 
 /// The stats of one block, relative to `max`: its own maximum, or that of the slice.
 func blockStats(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ panel: ExponentialPanel,
+    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ tails: UnsafeMutableRawPointer,
     _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
     table.setMax(0, max)
-    rowStats(kind, RowBatch(x, n, slice: 0), areKnown: true, scratch, panel)
+    rowStats(
+        kind, RowBatch(x, n, slice: 0), areKnown: true, scratch, RowTails(address: tails, stride: 0, isPadded: false))
     return table.stats(from: 0).first
 }
 
-/// Where the exponentials of the blocks of a long row are kept.
-enum LongRowPanel {
-    /// Nowhere: each block's take the place of the one before.
-    case none
-    /// In the panel, block after block.
-    case whole
-    /// The tails alone, where the results will be, as far as these are whole blocks; the last block in the panel.
-    case tails(UnsafeMutableRawPointer)
-
-    @inline(__always)
-    func panel(at first: Int, _ count: Int, _ panel: ExponentialPanel) -> ExponentialPanel {
-        switch self {
-        case .none: panel
-        case .whole: panel.from(first &* elementBytes)
-        case .tails(let out):
-            count < block
-                ? panel : ExponentialPanel(tails: out.element(first), powers: panel.powers)
-        }
-    }
-}
-
-/// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table, if their
-/// exponentials are kept.
+/// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table, if the tails
+/// of their exponentials are kept in `tails`.
 @inline(never)
 func longRowStats(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ kept: LongRowPanel, _ scratch: Scratch
+    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ tails: UnsafeMutableRawPointer?, _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
-    let isKept = if case .none = kept { false } else { true }
     var known: Element?
     while true {
         var stats = Stats.none
@@ -323,10 +312,10 @@ func longRowStats(
         while first < n {
             let (start, count) = (x.element(first), min(block, n &- first))
             let max = known ?? rowMax(start, count)
-            let panel = kept.panel(at: first, count, scratch.exponentials)
-            let next = blockStats(kind, start, count, max, panel, scratch)
+            let target = tails.map { $0.element(first) } ?? scratch.rowTails
+            let next = blockStats(kind, start, count, max, target, scratch)
             stats.append(Stats(next), kind)
-            if isKept { table.setBlockMax(first / block, max) }
+            if tails != nil { table.setBlockMax(first / block, max) }
             first &+= block
         }
         if known != nil || stats.needsKnownMax[0] == 0 { return stats.first }

@@ -33,6 +33,9 @@ struct Scratch {
     /// The same, for a vector of columns.
     @inline(__always) var columnLaneSums: UnsafeMutableRawPointer { spare + 8 &* block }
 
+    /// Room for the tails of rows.
+    @inline(__always) var rowTails: UnsafeMutableRawPointer { exponentials.tails }
+
     /// Two panels. Those of columns hold the elements where the powers will be.
     @inline(__always) var exponentials: ExponentialPanel {
         let panels = columnLaneSums + Int(SWIFTMAX_LANE_SUM_BYTES)
@@ -304,6 +307,15 @@ struct SliceTable {
         vector_store(narrow(.base, slice), result.max)
         vector_store(narrow(.inverse, slice), result.logHigh)
         vector_store(narrow(.inverseLow, slice), result.logLow)
+    }
+
+    /// The constants of a block of slice 0 with exponentials relative to `max`, by so much too large.
+    func setSoftmaxResult(_ slice: Int, max: Element, scale: Element) {
+        var result = softmaxResult(0)
+        result.shift = Shift(max: splat(max))
+        result.inverse = result.inverse * splat(scale)
+        result.inverseLow = result.inverseLow * splat(scale)
+        set(from: slice, result)
     }
 
     /// The constants of one slice, in every lane.

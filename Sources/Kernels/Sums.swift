@@ -42,6 +42,16 @@ struct CompensatedSum {
         missing += (missed.a + missed.b) + (missed.c + missed.d)
     }
 
+    /// Adds one exponential, but for what is to be added as `missed`, with that of others.
+    @inline(__always)
+    mutating func raise(by e: Exponential) -> Vector {
+        let raise = raise(by: vector_fma(e.tail, e.power, e.power))
+        return vector_fma(e.tail, e.power, e.power - raise)
+    }
+
+    @inline(__always)
+    mutating func add(missed: Vector) { missing += missed }
+
     /// The sum per lane in doubles, normalized: to add a pair of zeros leaves every bit as it is.
     @inline(__always)
     var pair: Pair {
