@@ -28,14 +28,14 @@ func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
         let (g, y) = (g.from(r).address, y.from(r).address)
         var firstLane = 0
         while firstLane < virtualLanes {
-            var sum = LaneSum()
+            var sum = RowSum()
             var i = firstLane
             while i &+ lanes <= n {
-                sum.add(op, vector_load(g.element(i)), vector_load(y.element(i)))
+                sum.add(op, g.element(i), y.element(i))
                 i &+= virtualLanes
             }
             if i < n { sum.add(op, load(g.element(i), n &- i), load(y.element(i), n &- i)) }
-            laneSums.row(r).set(firstLane: firstLane, sum.pair)
+            sum.leave(in: laneSums.row(r), firstLane: firstLane)
             firstLane &+= lanes
         }
     }
@@ -66,7 +66,7 @@ func shortSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
 
 @inline(never)
 func softmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
-    if n <= lanes {
+    if n < lanes {
         shortSums(.softmax, g, y, rows, n, laneSums)
     } else {
         blockSums(.softmax, g, y, rows, n, laneSums)
@@ -75,7 +75,7 @@ func softmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ la
 
 @inline(never)
 func logSoftmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
-    if n <= lanes {
+    if n < lanes {
         shortSums(.logSoftmax, g, y, rows, n, laneSums)
     } else {
         blockSums(.logSoftmax, g, g, rows, n, laneSums)
@@ -126,7 +126,7 @@ func writeRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ rows: Int, _ n: Int, _ table: SliceTable
 ) {
-    if n <= lanes {
+    if n < lanes {
         for r in 0..<rows {
             let result = table.backwardResult(r)
             let (g, y) = (
@@ -232,7 +232,7 @@ func backwardRows(
     }
     // Short rows in phases, as in `shortRowStats`.
     let table = scratch.table
-    let batch = min(gradientBatch, max(1, gradientBatchBytes / (n &* elementBytes)))
+    let batch = wholeOctets(min(gradientBatch, max(1, gradientBatchBytes / (n &* elementBytes))))
     var first = 0
     while first < rows {
         let count = min(batch, rows &- first)
@@ -253,7 +253,11 @@ func backwardRows(
 /// Rows whose gradients are taken through all phases together: few, so that memory is read and written in turns too
 /// short for it to notice.
 @inline(__always) var gradientBatch: Int { 64 }
-@inline(__always) var gradientBatchBytes: Int { 8192 }
+@inline(__always) var gradientBatchBytes: Int { 8704 }
+
+/// So many rows, or a few less: the sums of eight are put together at once.
+@inline(__always)
+func wholeOctets(_ rows: Int) -> Int { rows < 8 ? rows : rows & ~7 }
 
 /// The backward operation on `rows` slices one after another: long ones, and any whose sums need care.
 func backwardLongRows(

@@ -30,12 +30,79 @@ extension LaneSum {
             high = next.high
             low += next.low + error
         #else
-            // The product is exact, with or without FMA; Zen has other units for additions.
+            // The product is exact, with or without FMA.
             let wide = vector_widen(g)
-            high += op == .softmax ? wide * vector_widen(y()) : wide
+            high = op == .softmax ? wide_fma(wide, vector_widen(y()), high) : high + wide
         #endif
     }
 }
+
+/// The running sums of virtual lanes of a row.
+#if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT32
+    struct RowSum {
+        private var a = swiftmax_quarter()
+        private var b = swiftmax_quarter()
+        private var c = swiftmax_quarter()
+        private var d = swiftmax_quarter()
+
+        @inline(__always)
+        init() {}
+
+        /// Adds the products of vectors in memory, or those of g alone.
+        @inline(__always)
+        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
+            add(op) { quarter_widen(g + 16 &* $0) } y: { quarter_widen(y + 16 &* $0) }
+        }
+
+        @inline(__always)
+        mutating func add(_ op: Operation, _ g: Vector, _ y: Vector) {
+            let (g, y) = (vector_widen(g), vector_widen(y))
+            @inline(__always)
+            func quarter(_ v: Wide, _ index: Int) -> swiftmax_quarter {
+                let half = index < 2 ? v.lowHalf : v.highHalf
+                return index & 1 == 0 ? half.lowHalf : half.highHalf
+            }
+            add(op) { quarter(g, $0) } y: { quarter(y, $0) }
+        }
+
+        @inline(__always)
+        private mutating func add(
+            _ op: Operation, g: (Int) -> swiftmax_quarter, y: (Int) -> swiftmax_quarter
+        ) {
+            @inline(__always)
+            func next(_ sum: swiftmax_quarter, _ index: Int) -> swiftmax_quarter {
+                op == .softmax ? quarter_fma(g(index), y(index), sum) : quarter_add(sum, g(index))
+            }
+            (a, b, c, d) = (next(a, 0), next(b, 1), next(c, 2), next(d, 3))
+        }
+
+        /// Leaves the sums for the tree.
+        @inline(__always)
+        func leave(in laneSums: LaneSums, firstLane: Int) {
+            laneSums.set(quarter_add(a, c), quarter_add(b, d))
+        }
+    }
+#else
+    struct RowSum {
+        private var sum = LaneSum()
+
+        @inline(__always)
+        init() {}
+
+        @inline(__always)
+        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
+            sum.add(op, vector_load(g), vector_load(y))
+        }
+
+        @inline(__always)
+        mutating func add(_ op: Operation, _ g: Vector, _ y: Vector) { sum.add(op, g, y) }
+
+        @inline(__always)
+        func leave(in laneSums: LaneSums, firstLane: Int) {
+            laneSums.set(firstLane: firstLane, sum.pair)
+        }
+    }
+#endif
 
 /// The sum of one slice per lane, or of a block of it.
 struct GradientSum {

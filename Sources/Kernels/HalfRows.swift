@@ -150,7 +150,7 @@
             }
         }
 
-        let batch = n > block ? 1 : min(gradientBatch, max(1, gradientBatchBytes / (2 &* n)))
+        let batch = n > block ? 1 : wholeOctets(min(gradientBatch, max(1, gradientBatchBytes / (2 &* n))))
         var first = 0
         while first < rows {
             let count = min(batch, rows &- first)

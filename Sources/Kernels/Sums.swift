@@ -242,6 +242,15 @@ struct LaneSums {
         #endif
     }
 
+    #if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT32
+        /// Sets all of them, the upper half already added to the lower.
+        @inline(__always)
+        func set(_ low: swiftmax_quarter, _ high: swiftmax_quarter) {
+            address.storeBytes(of: low, as: swiftmax_quarter.self)
+            address.storeBytes(of: high, toByteOffset: 32, as: swiftmax_quarter.self)
+        }
+    #endif
+
     /// The sums of eight rows from this one on: the upper half is added to the lower, until one is left.
     @inline(__always)
     var totals: OctetSum {

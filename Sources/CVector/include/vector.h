@@ -91,6 +91,23 @@ SWIFTMAX_INLINE swiftmax_vector wide_narrow(swiftmax_wide v) {
     return __builtin_convertvector(v, swiftmax_vector);
 }
 
+#if defined(__AVX512F__) && !defined(SWIFTMAX_FLOAT64)
+/// Four doubles: AMD's Zen 4 takes a third longer to convert floats to eight at once than twice to four.
+typedef double swiftmax_quarter __attribute__((ext_vector_type(4)));
+
+SWIFTMAX_INLINE swiftmax_quarter quarter_widen(const void *floats) {
+    return (swiftmax_quarter)_mm256_cvtps_pd(_mm_loadu_ps(floats));
+}
+
+SWIFTMAX_INLINE swiftmax_quarter quarter_add(swiftmax_quarter a, swiftmax_quarter b) {
+    return a + b;
+}
+
+SWIFTMAX_INLINE swiftmax_quarter quarter_fma(swiftmax_quarter a, swiftmax_quarter b, swiftmax_quarter c) {
+    return __builtin_elementwise_fma(a, b, c);
+}
+#endif
+
 // MARK: Bits
 // Swift's shifts of integer vectors go lane by lane.
 
