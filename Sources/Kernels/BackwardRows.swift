@@ -157,7 +157,8 @@ func writeRow(
         writeRow(out, n, streaming: streaming, one)
     } else {
         writeRow(out, n, streaming: streaming, one: one) { i in
-            result.logSoftmax(loadQuad(g.element(i)), loadQuad(y.element(i)))
+            for v in 0..<4 { vector_prefetch(y.element(i) + (4096 &+ v &* vectorBytes)) }
+            return result.logSoftmax(loadQuad(g.element(i)), loadQuad(y.element(i)))
         }
     }
 }
