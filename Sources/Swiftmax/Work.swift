@@ -60,10 +60,12 @@ struct Work {
 // MARK: Scratch
 
 extension Work {
-    /// What a pack of rows and one of columns may hold, in bytes, and what it should, so that all packs and the elements they are made of stay in the
-    /// first cache. The phases of forward kernels want many rows.
+    /// What a pack of rows and one of columns may hold, in bytes, and what it should, so that all packs and the elements
+    /// they are made of stay in the first cache. The phases of forward kernels want many rows.
     static var packBytes: Int { 256 &* 1024 }
     static var columnPackBytes: Int { 4096 &* 1024 }
+    /// Packs of columns leave the caches so that their rows are long enough to be read ahead in.
+    static var widePackBytes: Int { 1024 &* 1024 }
     var cachedBytes: Int { kind == .backward ? 4096 : 12288 }
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }
