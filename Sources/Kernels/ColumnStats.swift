@@ -67,17 +67,6 @@ func sumColumns(
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
-        // The exponentials of Float are too short to wait for.
-        #if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT64
-            while i &+ groupElements &+ 3 &* virtualLanes < n {
-                let next = i &+ groupElements
-                let e = ExponentialQuad.pair(
-                    Octet(arguments(i, virtualLanes), arguments(next, virtualLanes)), magic: magic)
-                sum.add(terms(i, virtualLanes, e.0))
-                sum.add(terms(next, virtualLanes, e.1))
-                i &+= 2 &* groupElements
-            }
-        #endif
         while i &+ 3 &* virtualLanes < n {
             sum.add(four(i, virtualLanes))
             i &+= groupElements

@@ -132,28 +132,11 @@ struct ExponentialQuad {
 
     /// As for one.
     @inline(__always)
-    init(_ d: Quad, magic: Vector) { (tail, power) = exponentials(d, magic: magic) }
-
-    /// Two of them at once.
-    @inline(__always)
-    static func pair(_ d: Octet, magic: Vector) -> (ExponentialQuad, ExponentialQuad) {
-        let (tail, power) = exponentials(d, magic: magic)
-        return (
-            ExponentialQuad(tail: tail.low, power: power.low),
-            ExponentialQuad(tail: tail.high, power: power.high)
-        )
+    init(_ d: Quad, magic: Vector) {
+        let biased = d.map { vector_fma($0, splat(log2e), magic) }
+        tail = expTail(d, biased.map { $0 - magic })
+        power = biased.map(vector_exponent_from_mantissa)
     }
-
-    @inline(__always)
-    private init(tail: Quad, power: Quad) { (self.tail, self.power) = (tail, power) }
-}
-
-/// As for one.
-@inline(__always)
-private func exponentials<Group: VectorGroup>(_ d: Group, magic: Vector) -> (tail: Group, power: Group) {
-    let biased = d.map { vector_fma($0, splat(log2e), magic) }
-    let tail = expTail(d, biased.map { $0 - magic })
-    return (tail, biased.map(vector_exponent_from_mantissa))
 }
 
 /// exp(d - n ln2) - 1 for |d - n ln2| <= ln2/2.
@@ -161,13 +144,13 @@ private func exponentials<Group: VectorGroup>(_ d: Group, magic: Vector) -> (tai
 /// d - n ln2 is the sum of two numbers: `leading` has no rounding error and `rest` next to none. Their sum r is
 /// rounded for the polynomial alone, where no more than 0.29 or 0.41 of that is seen, for r below and above 0.
 @inline(__always)
-func expTail<Group: VectorGroup>(_ d: Group, _ n: Group) -> Group {
+func expTail(_ d: Quad, _ n: Quad) -> Quad {
     let leading = d.map(n, withoutLeadingLn2)
     let rest = n.map(trailingLn2)
     let r = leading.map(rest) { $0 + $1 }
     #if SWIFTMAX_FLOAT64
-        let q: Group = doublePolynomial { q, c in
-            q.map { $0.fma(r, splat(c)) } ?? Group(repeating: splat(c))
+        let q: Quad = doublePolynomial { q, c in
+            q.map { $0.fma(r, splat(c)) } ?? Quad(repeating: splat(c))
         }
     #else
         var q = r.map { vector_fma(splat(0x1.6a247ep-10), $0, splat(0x1.1239bap-7)) }

@@ -88,32 +88,9 @@ func store(_ address: UnsafeMutableRawPointer, _ value: Vector, _ count: Int) {
     }
 }
 
-/// Vectors that go through the same operations side by side, in this order in the machine code too: a chain of
+/// Four vectors that go through the same operations side by side, in this order in the machine code too: a chain of
 /// dependent operations that another follows only at its end would fill the scheduler of the CPU.
-protocol VectorGroup {
-    init(repeating value: Vector)
-    func map(_ other: Self, _ third: Self, _ body: (Vector, Vector, Vector) -> Vector) -> Self
-}
-
-extension VectorGroup {
-    @inline(__always)
-    func map(_ body: (Vector) -> Vector) -> Self { map(self, self) { a, _, _ in body(a) } }
-
-    @inline(__always)
-    func map(_ other: Self, _ body: (Vector, Vector) -> Vector) -> Self {
-        map(other, other) { a, b, _ in body(a, b) }
-    }
-
-    /// self * other + addend
-    @inline(__always)
-    func fma(_ other: Self, _ addend: Vector) -> Self { map(other) { vector_fma($0, $1, addend) } }
-
-    @inline(__always)
-    func fma(_ other: Self, _ addend: Self) -> Self { map(other, addend, vector_fma) }
-}
-
-/// Four of them.
-struct Quad: VectorGroup {
+struct Quad {
     var a: Vector
     var b: Vector
     var c: Vector
@@ -136,26 +113,21 @@ struct Quad: VectorGroup {
             body(a, other.a, third.a), body(b, other.b, third.b), body(c, other.c, third.c),
             body(d, other.d, third.d))
     }
-}
-
-/// Eight, where there are registers for them.
-struct Octet: VectorGroup {
-    var low: Quad
-    var high: Quad
 
     @inline(__always)
-    init(_ low: Quad, _ high: Quad) {
-        self.low = low
-        self.high = high
+    func map(_ body: (Vector) -> Vector) -> Quad { map(self, self) { a, _, _ in body(a) } }
+
+    @inline(__always)
+    func map(_ other: Quad, _ body: (Vector, Vector) -> Vector) -> Quad {
+        map(other, other) { a, b, _ in body(a, b) }
     }
 
+    /// self * other + addend
     @inline(__always)
-    init(repeating value: Vector) { self.init(Quad(repeating: value), Quad(repeating: value)) }
+    func fma(_ other: Quad, _ addend: Vector) -> Quad { map(other) { vector_fma($0, $1, addend) } }
 
     @inline(__always)
-    func map(_ other: Octet, _ third: Octet, _ body: (Vector, Vector, Vector) -> Vector) -> Octet {
-        Octet(low.map(other.low, third.low, body), high.map(other.high, third.high, body))
-    }
+    func fma(_ other: Quad, _ addend: Quad) -> Quad { map(other, addend, vector_fma) }
 }
 
 extension UnsafeRawPointer {

@@ -14,7 +14,7 @@ enum Path {
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
     /// Anything else, 16-bit types and masks: slices are copied into scratch, some at a time, and back.
-    case packedRows, shortRows, packedColumns
+    case packedRows, shortRows, packedColumns, groupedColumns
     /// Few long slices: one after another, by blocks.
     case blockStats, blockResults
 
@@ -26,6 +26,7 @@ enum Path {
         case .packedRows: runPackedRows(work, first, end, scratch)
         case .shortRows: runShortRows(work, first, end, scratch)
         case .packedColumns: runPackedColumns(work, first, end, scratch)
+        case .groupedColumns: runGroupedColumns(work, first, end, scratch)
         case .blockStats: runBlockStats(work, first, end, scratch)
         case .blockResults: runBlockResults(work, first, end, scratch)
         }
@@ -452,6 +453,38 @@ func runPackedColumns(
             let row = packed.address + i &* packedStride
             if work.hasMask { applyMask(i, row, work.absentResult) }
             work.scatter(row, count, target + work.slice.offset(i, work.output), step, packs)
+        }
+    }
+}
+
+/// Slices that lie side by side but are too few for a vector across them: those of several groups, packed as columns.
+func runGroupedColumns(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let (columns, size) = (work.across.size(0), work.unitSlices)
+    let runBytes = columns &* work.elementBytes
+    for unit in first..<end {
+        let group = unit &* size
+        let count = min(size, work.batch.elements &- group)
+        let packedStride = count &* runBytes
+        for operand in 0..<work.inputs {
+            for g in 0..<count {
+                copyRuns(
+                    work.start(group &+ g, operand), work.elementStride(operand),
+                    packs.input(operand) + g &* runBytes, packedStride, work.n, runBytes)
+            }
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: packedStride)
+        let other = Work.Operand(address: packs.input(1), stride: packedStride)
+        let result = work.isReduction ? other : packed
+        work.callColumns(packed, other, result, count &* columns, packs.kernel)
+        for g in 0..<count {
+            copyRuns(
+                result.address + g &* runBytes, packedStride, work.start(group &+ g, work.output),
+                work.isReduction ? 0 : work.elementStride(work.output), work.isReduction ? 1 : work.n,
+                runBytes)
         }
     }
 }

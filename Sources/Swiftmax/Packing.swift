@@ -131,3 +131,33 @@ private func copyEach<T: BitwiseCopyable>(
         (target + i &* targetStride).storeBytes(of: element, as: type)
     }
 }
+
+/// Copies `count` runs of `bytes` bytes, 8 to 64, each as two pieces that overlap.
+@inline(never)
+func copyRuns(
+    _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
+    _ targetStride: Int, _ count: Int, _ bytes: Int
+) {
+    if bytes <= 16 {
+        copyRuns(source, sourceStride, target, targetStride, count, bytes, pieces: UInt64.self)
+    } else if bytes <= 32 {
+        copyRuns(source, sourceStride, target, targetStride, count, bytes, pieces: SIMD4<UInt32>.self)
+    } else {
+        copyRuns(source, sourceStride, target, targetStride, count, bytes, pieces: SIMD8<UInt32>.self)
+    }
+}
+
+@inline(__always)
+private func copyRuns<T: BitwiseCopyable>(
+    _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
+    _ targetStride: Int, _ count: Int, _ bytes: Int, pieces type: T.Type
+) {
+    let last = bytes &- MemoryLayout<T>.size
+    for i in 0..<count {
+        let (from, to) = (source + i &* sourceStride, target + i &* targetStride)
+        let head = from.loadUnaligned(as: type)
+        let tail = (from + last).loadUnaligned(as: type)
+        to.storeBytes(of: head, as: type)
+        (to + last).storeBytes(of: tail, as: type)
+    }
+}

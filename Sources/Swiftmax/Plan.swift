@@ -109,7 +109,15 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         return true
     }
 
-    let neighbors = columnDimension(work)
+    let few = columnDimension(work, from: 2)
+    if few >= 0 && work.batch.size(few) <= 10 && areGroups(work, few) {
+        work.takeColumns(few)
+        work.unitSlices = max(1, max(64, min(256, groupBytes / sliceBytes)) / work.across.size(0))
+        let units = (work.batch.elements &+ work.unitSlices &- 1) / work.unitSlices
+        share(.groupedColumns, &work, units, elements: elements, scratch)
+        return true
+    }
+    let neighbors = columnDimension(work, from: fewColumns)
     let fits = sliceBytes &* 16 <= Work.columnPackBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
@@ -152,9 +160,19 @@ private func areHalfRows(_ work: Work) -> Bool {
     return true
 }
 
-/// The dimension of the batch along which slices lie side by side in all arrays but the mask, or -1.
-private func columnDimension(_ work: Work) -> Int {
-    for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewColumns {
+/// What the columns of several groups take together, which go through a kernel at once.
+private var groupBytes: Int { 32768 }
+
+/// Whether so few neighbors are worth packing with those of other groups; long ones are packed one by one, as rows.
+private func areGroups(_ work: Work, _ dimension: Int) -> Bool {
+    let runBytes = work.batch.size(dimension) &* work.elementBytes
+    return work.isWide && !work.hasMask && work.slice.count == 1 && runBytes < 64
+        && work.n <= 256 && work.batch.elements >= 16
+}
+
+/// The dimension of the batch along which at least so many slices lie side by side in all arrays but the mask, or -1.
+private func columnDimension(_ work: Work, from fewest: Int) -> Int {
+    for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewest {
         var isColumn = true
         for operand in 0...work.inputs
         where work.batch.stride(dimension, operand) != work.elementBytes { isColumn = false }
