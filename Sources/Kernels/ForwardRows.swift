@@ -17,9 +17,10 @@ func forwardRows(
     let isInPlace = x == UnsafeRawPointer(out)
 
     var first = 0
+    var areTaken = false
     while first < rows {
         let count = min(step, rows &- first)
-        let batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
+        var batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
         let target = out + first &* outStride
         if n > block {
             forwardLongRow(op, batch, target, scratch, streaming: streaming)
@@ -30,7 +31,12 @@ func forwardRows(
             isInPlace || streaming || n < tailsInPlace
             ? RowTails(address: scratch.rowTails, stride: paddedBytes, isPadded: true)
             : RowTails(address: target, stride: outStride, isPadded: false)
-        rowStats(op.sumKind, batch, scratch, tails)
+        setMaxima(batch, areTaken: areTaken, scratch)
+        if first &+ count < rows {
+            batch.next = batch.row(count)
+            batch.nextCount = min(count, rows &- (first &+ count))
+        }
+        areTaken = rowStats(op.sumKind, batch, scratch, tails)
         table.setResults(op, count)
         switch op {
         case .softmax: writeSoftmax(tails, batch, target, outStride, table, streaming: streaming)

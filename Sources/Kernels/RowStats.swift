@@ -80,29 +80,18 @@ func sumRow(
 ) {
     @inline(__always)
     func present(_ first: Int) -> Int { max(0, min(lanes, n &- first)) }
-    /// The arguments of the group that starts at `first`: its members are `virtualLanes` apart.
+    /// The terms of the whole group that starts at `first`: its members are `virtualLanes` apart.
     @inline(__always)
-    func arguments(_ first: Int, present: (Int) -> Int) -> Quad {
+    func group(_ first: Int) -> ExponentialQuad {
         let (second, third) = (first &+ virtualLanes, first &+ 2 &* virtualLanes)
         let fourth = third &+ virtualLanes
-        return Quad(
-            argument(first, present(first)), argument(second, present(second)),
-            argument(third, present(third)),
-            argument(fourth, present(fourth)))
-    }
-    @inline(__always)
-    func terms(_ first: Int, _ e: ExponentialQuad, _ term: (Int, Exponential) -> Exponential)
-        -> ExponentialQuad
-    {
-        ExponentialQuad(
-            term(first, e.a), term(first &+ virtualLanes, e.b), term(first &+ 2 &* virtualLanes, e.c),
-            term(first &+ 3 &* virtualLanes, e.d))
-    }
-    @inline(__always)
-    func whole(_ first: Int) -> Quad { arguments(first) { _ in lanes } }
-    @inline(__always)
-    func add(_ first: Int, _ e: ExponentialQuad, to sum: inout CompensatedSum) {
-        sum.add(terms(first, e) { term($0, lanes, $1) })
+        let arguments = Quad(
+            argument(first, lanes), argument(second, lanes), argument(third, lanes),
+            argument(fourth, lanes))
+        let e = ExponentialQuad(arguments, magic: magic)
+        return ExponentialQuad(
+            term(first, lanes, e.a), term(second, lanes, e.b), term(third, lanes, e.c),
+            term(fourth, lanes, e.d))
     }
     // A narrow vector takes some of the virtual lanes at a time.
     var firstLane = 0
@@ -121,22 +110,19 @@ func sumRow(
         var i = firstLane
         let groupEnd = 3 &* virtualLanes &+ lanes
         while i &+ groupEnd <= n {
-            add(i, ExponentialQuad(whole(i), magic: magic), to: &sum)
+            sum.add(group(i))
             i &+= groupElements
         }
-        // What is left of the last group.
-        if i &+ 3 &* virtualLanes < n {
-            let e = ExponentialQuad(arguments(i, present: present), magic: magic)
-            sum.add(terms(i, e) { term($0, present($0), $1) })
-        } else if i < n {
-            var missed = splat(0)
-            while i < n {
-                let e = Exponential(argument(i, present(i)), magic: magic)
-                missed += sum.raise(by: term(i, present(i), e))
-                i &+= virtualLanes
-            }
-            sum.add(missed: missed)
+        // What is left of the last group, added up in the same order.
+        var (missed, missedLater) = (splat(0), splat(0))
+        let middle = i &+ 2 &* virtualLanes
+        while i < n {
+            let e = Exponential(argument(i, present(i)), magic: magic)
+            let term = sum.raise(by: term(i, present(i), e))
+            if i < middle { missed += term } else { missedLater += term }
+            i &+= virtualLanes
         }
+        sum.add(missed: missed + missedLater)
         laneSums.set(firstLane: firstLane, sum.pair)
         firstLane &+= lanes
     }
@@ -150,11 +136,15 @@ struct RowBatch {
     let first: Int
     let count: Int
     let n: Int
+    /// The rows that are read next, as long as these and as far apart, if any. Their maxima are taken while these are
+    /// summed, where memory and the units for additions have nothing else to do.
+    var next: UnsafeRawPointer?
+    var nextCount = 0
 
-    /// One row, taken to be followed by another.
+    /// One row.
     @inline(__always)
     init(_ x: UnsafeRawPointer, _ n: Int, slice: Int) {
-        self.init(x: x, stride: n &* elementBytes, first: slice, count: 1, n: n)
+        self.init(x: x, stride: 0, first: slice, count: 1, n: n)
     }
 
     @inline(__always)
@@ -166,27 +156,47 @@ struct RowBatch {
         self.n = n
     }
 
-    /// How many bytes on the elements lie that are read next. They are asked for while a row is summed, where memory has
-    /// nothing else to do.
-    @inline(__always) var ahead: Int { count &* stride }
+    @inline(__always)
+    func row(_ slice: Int) -> UnsafeRawPointer { x + (slice &- first) &* stride }
+
+    /// That of the next rows, or the row itself.
+    @inline(__always)
+    func nextRow(_ slice: Int) -> UnsafeRawPointer {
+        if let next, slice &- first < nextCount { next + (slice &- first) &* stride } else { row(slice) }
+    }
+}
+
+/// The maxima of the rows that are read next, those of each lane.
+struct NextMaxima {
+    let address: UnsafeMutableRawPointer
+
+    /// Sets those of the row next to that of `slice`.
+    @inline(__always)
+    func set(_ rows: RowBatch, _ slice: Int, _ maxima: Vector) {
+        if rows.next != nil { vector_store(address + (slice &- rows.first) &* vectorBytes, maxima) }
+    }
+
+    @inline(__always)
+    func max(_ row: Int) -> Element { vector_largest(vector_load(address + row &* vectorBytes)) }
 }
 
 /// Sums the exponentials of rows relative to the maxima in the table, and keeps their tails.
 @inline(never)
-func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ laneSums: LaneSums) {
-    let (n, ahead) = (rows.n, rows.ahead)
+func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scratch: Scratch) {
     for slice in rows.first..<rows.first &+ rows.count {
-        let x = rows.x + (slice &- rows.first) &* rows.stride
+        let (x, next) = (rows.row(slice), rows.nextRow(slice))
+        var nextMaxima = splat(-.infinity)
         let low = splat(table.low(slice))
         let kept = tails.row(slice)
-        sumRow(n, magic: splat(table.magic(slice)), laneSums.row(slice)) { i, present in
-            vector_prefetch(x.element(i) + ahead)
+        sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
+            nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)
         } term: { i, present, e in
             store(kept.element(i), e.tail, tails.isPadded ? lanes : present)
             return e
         }
         table.setCount(slice, 0)
+        scratch.nextMaxima.set(rows, slice, nextMaxima)
     }
 }
 
@@ -194,15 +204,15 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ lan
 ///
 /// - Parameter isShifted: whether the maximum was taken off the elements.
 @inline(never)
-func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ laneSums: LaneSums) {
-    let (n, ahead) = (rows.n, rows.ahead)
+func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
     for slice in rows.first..<rows.first &+ rows.count {
-        let x = rows.x + (slice &- rows.first) &* rows.stride
+        let (x, next) = (rows.row(slice), rows.nextRow(slice))
+        var nextMaxima = splat(-.infinity)
         let low = splat(table.low(slice))
         let max = splat(isShifted ? 0 : table.max(slice))
         var count: Int32 = 0
-        sumRow(n, magic: splat(table.magic(slice)), laneSums.row(slice)) { i, present in
-            vector_prefetch(x.element(i) + ahead)
+        sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
+            nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)
         } term: { i, present, e in
             // What is not there is NaN, so that it is not counted where the maximum is -inf.
@@ -211,6 +221,7 @@ func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ laneSums:
             return Exponential(tail: e.tail, power: vector_if_equal(value, max, splat(0), e.power))
         }
         table.setCount(slice, Double(count))
+        scratch.nextMaxima.set(rows, slice, nextMaxima)
     }
 }
 
@@ -220,19 +231,17 @@ func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x
 
 /// The stats of rows, in the table: each phase is short for a row, so that the CPU works on several at a time.
 ///
-/// - Parameter areKnown: whether the maxima are in the table, of the rows themselves or of longer ones.
-func rowStats(
-    _ kind: SumKind, _ rows: RowBatch, areKnown: Bool = false, _ scratch: Scratch, _ tails: RowTails
-) {
+/// The maxima must be in the table, those of the rows themselves or of longer ones.
+///
+/// - Returns: whether the maxima of the next rows were taken.
+func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: RowTails) -> Bool {
     let table = scratch.table
-    if !areKnown {
-        for r in 0..<rows.count { table.setMax(r, rowMax(rows.x + r &* rows.stride, rows.n)) }
-    }
-    if table.setShifts(rows.count) {
+    let areOrdinary = table.setShifts(rows.count)
+    if areOrdinary {
         sumRows(kind, rows, isShifted: false, table, tails, scratch)
     } else {
         for r in 0..<rows.count {
-            let x = rows.x + r &* rows.stride
+            let x = rows.row(r)
             let max = table.max(r)
             let isShifted = isFar(max)
             if isShifted {
@@ -251,6 +260,16 @@ func rowStats(
     }
     table.setTotals(rows.count, scratch.laneSums)
     if kind == .excludingMax && rows.n > shortLength { sumSmallAgain(rows, scratch) }
+    return areOrdinary && rows.next != nil
+}
+
+/// Sets the maxima of rows in the table.
+///
+/// - Parameter areTaken: whether they were while the rows before were summed.
+func setMaxima(_ rows: RowBatch, areTaken: Bool, _ scratch: Scratch) {
+    for r in 0..<rows.count {
+        scratch.table.setMax(r, areTaken ? scratch.nextMaxima.max(r) : rowMax(rows.row(r), rows.n))
+    }
 }
 
 /// Takes those sums again that are far below the maximum; see `spareExponent`.
@@ -260,7 +279,7 @@ private func sumSmallAgain(_ rows: RowBatch, _ scratch: Scratch) {
         let exponent = spareExponent(of: splatWide(table.total(r).high))
         let max = table.max(r)
         if exponent[0] == 0 || !max.isFinite { continue }
-        var row = RowBatch(rows.x + r &* rows.stride, rows.n, slice: r)
+        var row = RowBatch(rows.row(r), rows.n, slice: r)
         if isFar(max) {
             writeRow(scratch.spare, rows.n, streaming: false) { i, count in
                 load(row.x.element(i), count) - splat(max)
@@ -268,7 +287,7 @@ private func sumSmallAgain(_ rows: RowBatch, _ scratch: Scratch) {
             row = RowBatch(UnsafeRawPointer(scratch.spare), rows.n, slice: r)
         }
         table.raiseShift(r, by: Element(exponent[0]))
-        logSums(row, table, isShifted: isFar(max), scratch.laneSums)
+        logSums(row, table, isShifted: isFar(max), scratch)
         let total = scratch.laneSums.row(r).totals
         let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])).lowered(by: exponent)
         table.setTotal(r, high: sum.high[0], low: sum.low[0])
@@ -281,8 +300,8 @@ func sumRows(
     _ scratch: Scratch
 ) {
     switch kind {
-    case .all: softmaxSums(rows, table, tails, scratch.laneSums)
-    case .excludingMax: logSums(rows, table, isShifted: isShifted, scratch.laneSums)
+    case .all: softmaxSums(rows, table, tails, scratch)
+    case .excludingMax: logSums(rows, table, isShifted: isShifted, scratch)
     }
 }
 
@@ -293,8 +312,8 @@ func blockStats(
 ) -> swiftmax_stats {
     let table = scratch.table
     table.setMax(0, max)
-    rowStats(
-        kind, RowBatch(x, n, slice: 0), areKnown: true, scratch, RowTails(address: tails, stride: 0, isPadded: false))
+    _ = rowStats(
+        kind, RowBatch(x, n, slice: 0), scratch, RowTails(address: tails, stride: 0, isPadded: false))
     return table.stats(from: 0).first
 }
 
@@ -309,12 +328,20 @@ func longRowStats(
     while true {
         var stats = Stats.none
         var first = 0
+        var areTaken = false
         while first < n {
-            let (start, count) = (x.element(first), min(block, n &- first))
-            let max = known ?? rowMax(start, count)
+            var row = RowBatch(x.element(first), min(block, n &- first), slice: 0)
+            if let known {
+                table.setMax(0, known)
+            } else {
+                setMaxima(row, areTaken: areTaken, scratch)
+            }
+            let max = table.max(0)
+            if first &+ 2 &* block <= n { (row.next, row.nextCount) = (x.element(first &+ block), 1) }
             let target = tails.map { $0.element(first) } ?? scratch.rowTails
-            let next = blockStats(kind, start, count, max, target, scratch)
-            stats.append(Stats(next), kind)
+            areTaken = rowStats(
+                kind, row, scratch, RowTails(address: target, stride: 0, isPadded: false))
+            stats.append(table.stats(from: 0), kind)
             if tails != nil { table.setBlockMax(first / block, max) }
             first &+= block
         }

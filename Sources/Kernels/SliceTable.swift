@@ -36,6 +36,9 @@ struct Scratch {
     /// Room for the tails of rows.
     @inline(__always) var rowTails: UnsafeMutableRawPointer { exponentials.tails }
 
+    /// Room for a vector of each of a batch of rows.
+    @inline(__always) var nextMaxima: NextMaxima { NextMaxima(address: exponentials.powers) }
+
     /// Two panels. Those of columns hold the elements where the powers will be.
     @inline(__always) var exponentials: ExponentialPanel {
         let panels = columnLaneSums + Int(SWIFTMAX_LANE_SUM_BYTES)
