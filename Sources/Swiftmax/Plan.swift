@@ -5,10 +5,17 @@ import CSupport
 import CSwiftmax
 
 /// Whether slices are so short that they go through the kernels as columns, many at a time: as rows they would leave most
-/// of their last vector empty. The sums of gradients cost less.
+/// of their last vector empty. It is measured; the less a function costs, the less it pays.
 private func areShort(_ work: Work) -> Bool {
-    if work.slices < 16 || work.n % 16 == 0 { return false }
-    return work.n <= (work.kind == .backward ? 2 : work.wideBytes == 8 ? 5 : 24)
+    if work.slices < 16 || work.n % (64 / work.wideBytes) == 0 { return false }
+    let isDouble = work.wideBytes == 8
+    let longest =
+        switch (work.kind, work.op) {
+        case (.forward, _): isDouble ? 20 : 24
+        case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): 3
+        case (.backward, _): isDouble ? 12 : 6
+        }
+    return work.n <= longest
 }
 
 /// Fewer neighbors than this are not worth a vector across them.
