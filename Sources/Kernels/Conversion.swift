@@ -50,44 +50,62 @@ private func gatherRow(
     }
 }
 
-/// destination[j][i] = source[i][j], four by four.
+/// destination[j][i] = source[i][j], four by four; the last four may have been among those before.
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int
 ) {
     typealias Four = SIMD4<Element>
+    if rows < 4 || columns < 4 {
+        copyFew(source, sourceStride, destination, destinationStride, rows, columns)
+        return
+    }
     var i = 0
-    while i &+ 4 <= rows {
-        let from = source + i &* sourceStride
-        let to = destination.element(i)
+    while i < rows {
+        let first = min(i, rows &- 4)
+        let from = source + first &* sourceStride
+        let to = destination.element(first)
         var j = 0
-        while j &+ 4 <= columns {
-            let a = from.element(j).loadUnaligned(as: Four.self)
-            let b = (from + sourceStride).element(j).loadUnaligned(as: Four.self)
-            let c = (from + 2 &* sourceStride).element(j).loadUnaligned(as: Four.self)
-            let d = (from + 3 &* sourceStride).element(j).loadUnaligned(as: Four.self)
-            let at = to + j &* destinationStride
+        while j < columns {
+            let first = min(j, columns &- 4)
+            let from = from.element(first)
+            let a = from.loadUnaligned(as: Four.self)
+            let b = (from + sourceStride).loadUnaligned(as: Four.self)
+            let c = (from + 2 &* sourceStride).loadUnaligned(as: Four.self)
+            let d = (from + 3 &* sourceStride).loadUnaligned(as: Four.self)
+            let at = to + first &* destinationStride
             at.storeBytes(of: Four(a[0], b[0], c[0], d[0]), as: Four.self)
             (at + destinationStride).storeBytes(of: Four(a[1], b[1], c[1], d[1]), as: Four.self)
             (at + 2 &* destinationStride).storeBytes(of: Four(a[2], b[2], c[2], d[2]), as: Four.self)
             (at + 3 &* destinationStride).storeBytes(of: Four(a[3], b[3], c[3], d[3]), as: Four.self)
             j &+= 4
         }
-        while j < columns {
-            let at = to + j &* destinationStride
-            for k in 0..<4 {
-                let value = (from + k &* sourceStride).element(j).loadUnaligned(as: Element.self)
-                at.element(k).storeBytes(of: value, as: Element.self)
-            }
-            j &+= 1
+        i &+= 4
+    }
+}
+
+/// As `transpose`, where one of the numbers is below four: an element at a time.
+private func copyFew(
+    _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
+    _ destinationStride: Int, _ rows: Int, _ columns: Int
+) {
+    @inline(__always)
+    func copy(_ i: Int, _ j: Int) {
+        let value = (source + i &* sourceStride).element(j).loadUnaligned(as: Element.self)
+        (destination + j &* destinationStride).element(i).storeBytes(of: value, as: Element.self)
+    }
+    var i = 0
+    while columns < 4 && i &+ 4 <= rows {
+        for j in 0..<columns {
+            copy(i, j)
+            copy(i &+ 1, j)
+            copy(i &+ 2, j)
+            copy(i &+ 3, j)
         }
         i &+= 4
     }
     while i < rows {
-        for j in 0..<columns {
-            let value = (source + i &* sourceStride).element(j).loadUnaligned(as: Element.self)
-            (destination + j &* destinationStride).element(i).storeBytes(of: value, as: Element.self)
-        }
+        for j in 0..<columns { copy(i, j) }
         i &+= 1
     }
 }
