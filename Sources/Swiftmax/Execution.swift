@@ -14,7 +14,7 @@ enum Path {
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
     /// Anything else, 16-bit types and masks: slices are copied into scratch, some at a time, and back.
-    case packedRows, shortRows, packedColumns, groupedColumns
+    case packedRows, shortRows, packedColumns, groupedColumns, turnedColumns
     /// Few long slices: one after another, by blocks.
     case blockStats, blockResults
 
@@ -27,6 +27,7 @@ enum Path {
         case .shortRows: runShortRows(work, first, end, scratch)
         case .packedColumns: runPackedColumns(work, first, end, scratch)
         case .groupedColumns: runGroupedColumns(work, first, end, scratch)
+        case .turnedColumns: runTurnedColumns(work, first, end, scratch)
         case .blockStats: runBlockStats(work, first, end, scratch)
         case .blockResults: runBlockResults(work, first, end, scratch)
         }
@@ -485,6 +486,33 @@ func runGroupedColumns(
                 result.address + g &* runBytes, packedStride, work.start(group &+ g, work.output),
                 work.isReduction ? 0 : work.elementStride(work.output), work.isReduction ? 1 : work.n,
                 runBytes)
+        }
+    }
+}
+
+/// The same, where the slices are long enough to become rows. A unit is one group.
+func runTurnedColumns(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let transpose = work.kernels.pointee.transpose.unsafelyUnwrapped
+    let (columns, n, rowBytes) = (work.across.size(0), work.n, work.n &* work.wideBytes)
+    for group in first..<end {
+        for operand in 0..<work.inputs {
+            transpose(
+                work.start(group, operand), work.elementStride(operand), packs.input(operand), rowBytes, n,
+                columns)
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
+        let other = Work.Operand(address: packs.input(1), stride: rowBytes)
+        let target = work.start(group, work.output)
+        if work.isReduction {
+            let results = Work.Operand(address: target, stride: work.elementBytes)
+            work.callRows(packed, packed, results, columns, packs.kernel)
+        } else {
+            work.callRows(packed, other, packed, columns, packs.kernel)
+            transpose(packed.address, rowBytes, target, work.elementStride(work.output), columns, n)
         }
     }
 }

@@ -117,11 +117,13 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
 
     let few = columnDimension(work, from: 2)
-    if few >= 0 && work.batch.size(few) <= 10 && areGroups(work, few) {
+    if few >= 0, let path = pathOfFew(work, work.batch.size(few)) {
         work.takeColumns(few)
-        work.unitSlices = max(1, max(64, min(256, groupBytes / sliceBytes)) / work.across.size(0))
+        if path == .groupedColumns {
+            work.unitSlices = max(1, max(64, min(256, groupBytes / sliceBytes)) / work.across.size(0))
+        }
         let units = (work.batch.elements &+ work.unitSlices &- 1) / work.unitSlices
-        share(.groupedColumns, &work, units, elements: elements, scratch)
+        share(path, &work, units, elements: elements, scratch)
         return true
     }
     let neighbors = columnDimension(work, from: fewColumns)
@@ -170,11 +172,14 @@ private func areHalfRows(_ work: Work) -> Bool {
 /// What the columns of several groups take together, which go through a kernel at once.
 private var groupBytes: Int { 32768 }
 
-/// Whether so few neighbors are worth packing with those of other groups; long ones are packed one by one, as rows.
-private func areGroups(_ work: Work, _ dimension: Int) -> Bool {
-    let runBytes = work.batch.size(dimension) &* work.elementBytes
-    return work.isWide && !work.hasMask && work.slice.count == 1 && runBytes < 64
-        && work.n <= 256 && work.batch.elements >= 16
+/// The path of slices with so many neighbors, where these are too few for a vector across them, or nil.
+private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
+    let runBytes = neighbors &* work.elementBytes
+    if !work.isWide || work.hasMask || work.slice.count != 1 || runBytes >= 64 { return nil }
+    // Those that fill half of a vector are columns for little: gradients, and the shortest of the others too.
+    if neighbors > 10 || work.kind == .backward && neighbors >= fewColumns { return nil }
+    if work.n <= 256 && work.batch.elements >= 16 { return .groupedColumns }
+    return neighbors >= 4 && work.n >= 64 && work.n &* runBytes <= Work.packBytes ? .turnedColumns : nil
 }
 
 /// The dimension of the batch along which at least so many slices lie side by side in all arrays but the mask, or -1.

@@ -113,6 +113,7 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "columns, many": ((5, 20, 12_001), 1, lambda x: x),
     "columns, longer": ((200, 6001), 0, lambda x: x),
     **{f"columns, {few}": ((70, 100, few), 1, lambda x: x) for few in range(2, 12)},
+    **{f"columns, {few}, long": ((9, 300, few), 1, lambda x: x) for few in range(2, 12)},
     "columns, few, one of two groups": ((140, 30, 5), 1, lambda x: x[::2]),
     "columns, few, of cut slices": ((70, 30, 5), 1, lambda x: x[:, 3:20]),
     "columns, few, turned": ((30, 70, 5), 0, lambda x: x),
@@ -174,6 +175,7 @@ def test_long_rows(dtype: str, length: int) -> None:
         ((300_000, 5), 1),
         ((70, 500, 40), 1),
         ((2000, 60, 3), 1),
+        ((70, 700, 5), 1),
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES)
