@@ -26,9 +26,13 @@ extension LaneSum {
                 term = g * y
                 error = vector_product_error(g, y, term)
             }
-            let next = Pair(sum: high, term)
-            high = next.high
-            low += next.low + error
+            // TwoSum. Some subtractions are FMAs with a factor of 1, as Zen adds on other units than it multiplies.
+            let one = vector_in_register(splat(1))
+            let next = high + term
+            let rounded = vector_fma(-one, high, next)
+            let rest = vector_fma(-one, next - rounded, high)
+            low += vector_fma(one, rest + (term - rounded), error)
+            high = next
         #else
             // The product is exact, with or without FMA.
             let wide = vector_widen(g)
