@@ -9,11 +9,15 @@
 
     /// A 16-bit type, a vector at a time.
     protocol HalfFormat {
+        /// Whether the product of any two is exact in Float.
+        static var hasExactProducts: Bool { get }
         static func widen(_ halves: swiftmax_half_words) -> Vector
         static func narrow(_ value: Vector) -> swiftmax_half_words
     }
 
     enum Float16Format: HalfFormat {
+        @inline(__always)
+        static var hasExactProducts: Bool { true }
         @inline(__always)
         static func widen(_ halves: swiftmax_half_words) -> Vector { vector_from_halves(halves) }
         @inline(__always)
@@ -21,6 +25,9 @@
     }
 
     enum BFloat16Format: HalfFormat {
+        /// They may be too large or too small for it.
+        @inline(__always)
+        static var hasExactProducts: Bool { false }
         @inline(__always)
         static func widen(_ halves: swiftmax_half_words) -> Vector { vector_from_bfloats(halves) }
         @inline(__always)
@@ -59,15 +66,25 @@
             _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
             _ laneSums: LaneSums
         ) {
+            @inline(__always)
+            func add(_ i: Int, _ count: Int, to sum: inout LaneSum) {
+                let (g, y) = (load(g, i, count), load(y, i, count))
+                if op == .softmax && hasExactProducts {
+                    // As a number of its own, it is widened once instead of twice.
+                    sum.add(.logSoftmax, g * y, y)
+                } else {
+                    sum.add(op, g, y)
+                }
+            }
             var firstLane = 0
             while firstLane < virtualLanes {
                 var sum = LaneSum()
                 var i = first &+ firstLane
                 while i &+ lanes <= end {
-                    sum.add(op, load(g, i, lanes), load(y, i, lanes))
+                    add(i, lanes, to: &sum)
                     i &+= virtualLanes
                 }
-                if i < end { sum.add(op, load(g, i, end &- i), load(y, i, end &- i)) }
+                if i < end { add(i, end &- i, to: &sum) }
                 laneSums.set(firstLane: firstLane, sum.pair)
                 firstLane &+= lanes
             }

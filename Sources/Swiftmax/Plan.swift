@@ -138,7 +138,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
     if nearest >= 0 && fits {
         work.takeColumns(nearest)
-        work.unitSlices = max(16, min(256, Work.widePackBytes / sliceBytes) & ~15)
+        work.unitSlices = max(16, min(1024, Work.widePackBytes / sliceBytes) & ~15)
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
