@@ -55,7 +55,11 @@ extension LaneSum {
         /// Adds the products of vectors in memory, or those of g alone.
         @inline(__always)
         mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
-            add(op) { quarter_widen(g + 16 &* $0) } y: { quarter_widen(y + 16 &* $0) }
+            add(op) {
+                quarter_widen(g + 16 &* $0)
+            } y: {
+                quarter_widen(y + 16 &* $0)
+            }
         }
 
         @inline(__always)
@@ -66,7 +70,11 @@ extension LaneSum {
                 let half = index < 2 ? v.lowHalf : v.highHalf
                 return index & 1 == 0 ? half.lowHalf : half.highHalf
             }
-            add(op) { quarter(g, $0) } y: { quarter(y, $0) }
+            add(op) {
+                quarter(g, $0)
+            } y: {
+                quarter(y, $0)
+            }
         }
 
         @inline(__always)
