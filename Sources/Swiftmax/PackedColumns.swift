@@ -1,0 +1,136 @@
+// Slices that lie side by side and are copied into scratch some at a time, as columns, or turned into rows where these
+// are few and long.
+
+import CKernels
+import CSupport
+import CSwiftmax
+
+/// Packs of slices that lie side by side, as columns.
+func runPackedColumns(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let columns = work.across.size(0)
+    let width = min(columns, work.unitSlices)
+    let tiles = (columns &+ width &- 1) / width
+    for unit in first..<end {
+        let column = unit % tiles &* width
+        let end = column &+ min(width, columns &- column)
+
+        func start(_ operand: Int, _ column: Int) -> UnsafeMutableRawPointer {
+            work.start(unit / tiles, operand) + column &* work.across.stride(0, operand)
+        }
+        let odd = work.oddColumns(end &- column)
+        for column in end &- odd..<end {
+            func operand(_ i: Int) -> Work.Operand {
+                Work.Operand(address: start(i, column), stride: work.elementStride(i))
+            }
+            work.callPackedColumn(operand(0), operand(work.inputs &- 1), operand(work.output), packs)
+        }
+        let count = end &- odd &- column
+        if count == 0 { continue }
+        let packedStride = count &* work.wideBytes
+
+        /// Sets what the mask leaves out in row `i` of a pack.
+        func applyMask(_ i: Int, _ row: UnsafeMutableRawPointer, _ fill: Double) {
+            copy(
+                start(work.mask, column) + work.slice.offset(i, work.mask),
+                work.across.stride(0, work.mask), packs.mask, 1, count, 1)
+            work.kernels.pointee.fill_where_false(
+                row, packs.mask.assumingMemoryBound(to: UInt8.self), fill, count)
+        }
+
+        for operand in 0..<work.inputs {
+            let (source, step) = (start(operand, column), work.across.stride(0, operand))
+            let pack = packs.input(operand)
+            if work.isSimple {
+                work.gather(source, work.elementStride(operand), step, work.n, count, pack, packs)
+                continue
+            }
+            for i in 0..<work.n {
+                let row = pack + i &* packedStride
+                work.gather(source + work.slice.offset(i, operand), step, count, row, packs)
+                if work.hasMask { applyMask(i, row, -.infinity) }
+            }
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: packedStride)
+        let other = Work.Operand(address: packs.input(1), stride: packedStride)
+        let target = start(work.output, column)
+        if work.isReduction {
+            work.callColumns(packed, packed, other, count, packs.kernel)
+            work.scatter(other.address, count, target, work.across.stride(0, work.output), packs)
+            continue
+        }
+        work.callColumns(packed, other, packed, count, packs.kernel)
+        let step = work.across.stride(0, work.output)
+        if work.isSimple && work.elementStride(work.output) == count &* step {
+            work.scatter(packed.address, work.n &* count, target, step, packs)
+            continue
+        }
+        for i in 0..<work.n {
+            let row = packed.address + i &* packedStride
+            if work.hasMask { applyMask(i, row, work.absentResult) }
+            work.scatter(row, count, target + work.slice.offset(i, work.output), step, packs)
+        }
+    }
+}
+
+/// Slices that lie side by side but are too few for a vector across them: those of several groups, packed as columns.
+func runGroupedColumns(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let (columns, size) = (work.across.size(0), work.unitSlices)
+    let runBytes = columns &* work.elementBytes
+    for unit in first..<end {
+        let group = unit &* size
+        let count = min(size, work.batch.elements &- group)
+        let packedStride = count &* runBytes
+        for operand in 0..<work.inputs {
+            for g in 0..<count {
+                copyRuns(
+                    work.start(group &+ g, operand), work.elementStride(operand),
+                    packs.input(operand) + g &* runBytes, packedStride, work.n, runBytes)
+            }
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: packedStride)
+        let other = Work.Operand(address: packs.input(1), stride: packedStride)
+        let result = work.isReduction ? other : packed
+        work.callColumns(packed, other, result, count &* columns, packs.kernel)
+        for g in 0..<count {
+            copyRuns(
+                result.address + g &* runBytes, packedStride, work.start(group &+ g, work.output),
+                work.isReduction ? 0 : work.elementStride(work.output), work.isReduction ? 1 : work.n,
+                runBytes)
+        }
+    }
+}
+
+/// The same, where the slices are long enough to become rows. A unit is one group.
+func runTurnedColumns(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let transpose = work.kernels.pointee.transpose.unsafelyUnwrapped
+    let (columns, n, rowBytes) = (work.across.size(0), work.n, work.n &* work.wideBytes)
+    for group in first..<end {
+        for operand in 0..<work.inputs {
+            transpose(
+                work.start(group, operand), work.elementStride(operand), packs.input(operand), rowBytes, n,
+                columns)
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
+        let other = Work.Operand(address: packs.input(1), stride: rowBytes)
+        let target = work.start(group, work.output)
+        if work.isReduction {
+            let results = Work.Operand(address: target, stride: work.elementBytes)
+            work.callRows(packed, packed, results, columns, packs.kernel)
+        } else {
+            work.callRows(packed, other, packed, columns, packs.kernel)
+            transpose(packed.address, rowBytes, target, work.elementStride(work.output), columns, n)
+        }
+    }
+}

@@ -1,0 +1,210 @@
+// Slices that are copied into scratch some at a time, as rows, or turned into columns where they are short.
+
+import CKernels
+import CSupport
+import CSwiftmax
+
+extension Work {
+    /// Calls `body(i, count)` for the elements first..<end of a slice, as far as they have one stride.
+    @inline(__always)
+    private func forEachRun(_ first: Int, _ end: Int, _ body: (Int, Int) -> Void) {
+        var i = first
+        while i < end {
+            let count = min(end &- i, slice.run(from: i))
+            body(i, count)
+            i &+= count
+        }
+    }
+
+    @inline(__always)
+    private func runStride(_ operand: Int) -> Int {
+        slice.count == 0 ? 0 : slice.stride(slice.count &- 1, operand)
+    }
+
+    /// Elements first..<end of slice `index` as a row; those the mask leaves out are -inf.
+    func gatherRow(
+        _ operand: Int, _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer,
+        _ packs: Packs
+    ) {
+        let origin = start(index, operand)
+        forEachRun(first, end) { i, count in
+            gather(
+                origin + slice.offset(i, operand), runStride(operand), count,
+                row + (i &- first) &* wideBytes, packs)
+        }
+        if hasMask { applyMask(index, first, end, row, -.infinity, packs) }
+    }
+
+    /// The way back; elements that the mask leaves out get their fixed result.
+    func scatterRow(
+        _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        if hasMask { applyMask(index, first, end, row, absentResult, packs) }
+        let origin = start(index, output)
+        forEachRun(first, end) { i, count in
+            scatter(
+                row + (i &- first) &* wideBytes, count, origin + slice.offset(i, output),
+                runStride(output), packs)
+        }
+    }
+
+    private func applyMask(
+        _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ fill: Double,
+        _ packs: Packs
+    ) {
+        let origin = start(index, mask)
+        forEachRun(first, end) { i, count in
+            copy(origin + slice.offset(i, mask), runStride(mask), packs.mask, 1, count, 1)
+            kernels.pointee.fill_where_false(
+                row + (i &- first) &* wideBytes, packs.mask.assumingMemoryBound(to: UInt8.self), fill,
+                count)
+        }
+    }
+
+    /// Gathers `rows` slices from `index` on, one after another.
+    func gatherRows(
+        _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        if isEven(index, rows) {
+            gather(
+                start(index, operand), step(operand), elementStride(operand), rows, n, target, packs)
+            return
+        }
+        for r in 0..<rows {
+            gatherRow(operand, index &+ r, 0, n, target + r &* n &* wideBytes, packs)
+        }
+    }
+
+    /// The way back; slices without a gap between them at once.
+    func scatterRows(
+        _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        if isEven(index, rows) && step(output) == n &* elementStride(output) {
+            scatter(source, rows &* n, start(index, output), elementStride(output), packs)
+            return
+        }
+        for r in 0..<rows {
+            scatterRow(index &+ r, 0, n, source + r &* n &* wideBytes, packs)
+        }
+    }
+
+    /// Whether the elements of a slice have one stride, and no mask.
+    var isSimple: Bool { !hasMask && slice.count == 1 }
+
+    /// Whether slices also have one stride between them.
+    private func isEven(_ index: Int, _ rows: Int) -> Bool { isSimple && batch.run(from: index) >= rows }
+
+    /// Whether slices are rows in memory that need no change.
+    func isRow(_ operand: Int) -> Bool {
+        isWide && !hasMask && slice.count <= 1 && (n == 1 || elementStride(operand) == elementBytes)
+    }
+
+    /// The results of a reduction, one for each of `count` slices.
+    func scatterResults(
+        _ results: UnsafeMutableRawPointer, _ first: Int, _ count: Int, _ packs: Packs
+    ) {
+        var index = first
+        while index < first &+ count {
+            let run = min(first &+ count &- index, batch.run(from: index))
+            scatter(
+                results + (index &- first) &* wideBytes, run, start(index, output), step(output), packs)
+            index &+= run
+        }
+    }
+}
+
+/// Packs of slices as rows. Operands whose slices are rows already stay where they lie.
+func runPackedRows(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let (rowBytes, size) = (work.n &* work.wideBytes, work.unitSlices)
+    for unit in first..<end {
+        let slice = unit &* size
+        let rows = min(size, work.slices &- slice)
+        let isRun = work.batch.run(from: slice) >= rows
+
+        func input(_ operand: Int) -> Work.Operand {
+            if isRun && work.isRow(operand) {
+                return Work.Operand(address: work.start(slice, operand), stride: work.step(operand))
+            }
+            work.gatherRows(operand, slice, rows, packs.input(operand), packs)
+            return Work.Operand(address: packs.input(operand), stride: rowBytes)
+        }
+        let x = input(0)
+        let other = work.inputs == 1 ? x : input(1)
+        if work.isReduction {
+            let results = packs.input(1)
+            work.callRows(
+                x, x, Work.Operand(address: results, stride: work.wideBytes), rows, packs.kernel)
+            work.scatterResults(results, slice, rows, packs)
+        } else if isRun && work.isRow(work.output) {
+            let target = Work.Operand(
+                address: work.start(slice, work.output), stride: work.step(work.output))
+            work.callRows(x, other, target, rows, packs.kernel)
+        } else {
+            let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
+            work.callRows(x, other, packed, rows, packs.kernel)
+            work.scatterRows(slice, rows, packed.address, packs)
+        }
+    }
+}
+
+/// Packs of short slices, turned into columns, so that a vector takes many of them at once.
+func runShortRows(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    let transpose = work.kernels.pointee.transpose.unsafelyUnwrapped
+    let (n, rowBytes, size) = (work.n, work.n &* work.wideBytes, work.unitSlices)
+    let columnStride = size &* work.wideBytes
+    for unit in first..<end {
+        let slice = unit &* size
+        let rows = min(size, work.slices &- slice)
+
+        /// Calls `body` for rows that are one distance apart where they lie.
+        @inline(__always)
+        func forEachRunOfRows(_ body: (_ r: Int, _ count: Int) -> Void) {
+            var r = 0
+            while r < rows {
+                let count = min(rows &- r, work.batch.run(from: slice &+ r))
+                body(r, count)
+                r &+= count
+            }
+        }
+
+        for operand in 0..<work.inputs {
+            let columns = packs.input(operand)
+            if work.isRow(operand) {
+                forEachRunOfRows { r, count in
+                    transpose(
+                        work.start(slice &+ r, operand), work.step(operand),
+                        columns + r &* work.wideBytes, columnStride, count, n)
+                }
+            } else {
+                work.gatherRows(operand, slice, rows, packs.rows, packs)
+                transpose(packs.rows, rowBytes, columns, columnStride, rows, n)
+            }
+        }
+        let packed = Work.Operand(address: packs.input(0), stride: columnStride)
+        let other = Work.Operand(address: packs.input(1), stride: columnStride)
+        if work.isReduction {
+            work.callColumns(packed, packed, other, rows, packs.kernel)
+            work.scatterResults(other.address, slice, rows, packs)
+            continue
+        }
+        work.callColumns(packed, other, packed, rows, packs.kernel)
+        if work.isRow(work.output) {
+            forEachRunOfRows { r, count in
+                transpose(
+                    packed.address + r &* work.wideBytes, columnStride,
+                    work.start(slice &+ r, work.output), work.step(work.output), n, count)
+            }
+        } else {
+            transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows)
+            work.scatterRows(slice, rows, packs.rows, packs)
+        }
+    }
+}
