@@ -46,28 +46,6 @@ struct RowTails {
     func row(_ index: Int) -> UnsafeMutableRawPointer { address + index &* stride }
 }
 
-/// Where the exponentials of columns are kept until their sums are known, in whole vectors.
-struct ExponentialPanel {
-    let tails: UnsafeMutableRawPointer
-    let powers: UnsafeMutableRawPointer
-
-    @inline(__always)
-    func from(_ bytes: Int) -> ExponentialPanel {
-        ExponentialPanel(tails: tails + bytes, powers: powers + bytes)
-    }
-
-    @inline(__always)
-    func store(_ e: Exponential, at bytes: Int) {
-        vector_store(tails + bytes, e.tail)
-        vector_store(powers + bytes, e.power)
-    }
-
-    @inline(__always)
-    func load(at bytes: Int) -> Exponential {
-        Exponential(tail: vector_load(tails + bytes), power: vector_load(powers + bytes))
-    }
-}
-
 /// Sums the exponentials of one block (n <= `block`) of a row, virtual lane by virtual lane.
 ///
 /// - Parameters:
