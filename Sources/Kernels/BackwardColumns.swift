@@ -124,7 +124,7 @@ func writeLogSoftmaxBackward(
     for i in 0..<panel.n {
         let (g, y, out) = (panel.g.from(i).address, panel.y.from(i).address, out + i &* outStride)
         // Elements up to the first cache line, alone; then four vectors at a time, and what is left.
-        let head = streams ? headOfStream(out) : 0
+        let head = streams ? headOfRow(out) : 0
         var column = 0
         while column < panel.present {
             let left = panel.present &- column

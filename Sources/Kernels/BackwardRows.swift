@@ -26,18 +26,14 @@ struct Operand {
 func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
     for r in 0..<rows {
         let (g, y) = (g.from(r).address, y.from(r).address)
-        var firstLane = 0
-        while firstLane < virtualLanes {
-            var sum = RowSum()
-            var i = firstLane
-            while i &+ lanes <= n {
-                sum.add(op, g.element(i), y.element(i))
-                i &+= virtualLanes
-            }
-            if i < n { sum.add(op, load(g.element(i), n &- i), load(y.element(i), n &- i)) }
-            sum.leave(in: laneSums.row(r), firstLane: firstLane)
-            firstLane &+= lanes
+        var sum = RowSum()
+        var i = 0
+        while i &+ virtualLanes <= n {
+            sum.add(op, g.element(i), y.element(i))
+            i &+= virtualLanes
         }
+        if i < n { sum.add(op, g.element(i), y.element(i), n &- i) }
+        sum.leave(in: laneSums.row(r))
     }
 }
 
@@ -137,24 +133,38 @@ func writeRows(
         }
         return
     }
-    for r in 0..<rows {
-        writeRow(
-            op, g.from(r).address, y.from(r).address, out + r &* outStride, n, table.backwardResult(r),
-            streaming: false)
+    @inline(__always)
+    func write(aligning: Bool) {
+        for r in 0..<rows {
+            writeRow(
+                op, g.from(r).address, y.from(r).address, out + r &* outStride, n, table.backwardResult(r),
+                streaming: false, aligning: aligning)
+        }
+    }
+    // Two loops, as the shorter rows would suffer from the question alone.
+    if op == .softmax && isWorthAligning(n) {
+        write(aligning: true)
+    } else {
+        write(aligning: false)
     }
 }
+
+/// Whether a row may start with a part of a vector, so that the others lie within a cache line each: where every one
+/// would cross into the next.
+@inline(__always)
+private func isWorthAligning(_ n: Int) -> Bool { vectorBytes == 64 && n >= 8 &* lanes }
 
 @inline(__always)
 func writeRow(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
-    _ n: Int, _ result: BackwardResult, streaming: Bool
+    _ n: Int, _ result: BackwardResult, streaming: Bool, aligning: Bool
 ) {
     @inline(__always)
     func one(_ i: Int, _ count: Int) -> Vector {
         result(op, load(g.element(i), count), load(y.element(i), count))
     }
     if op == .softmax {
-        writeRow(out, n, streaming: streaming, one)
+        writeRow(out, n, streaming: streaming, aligning: aligning ? g : nil, one)
     } else {
         writeRow(out, n, streaming: streaming, one: one) { i in
             for v in 0..<4 { vector_prefetch(y.element(i) + (4096 &+ v &* vectorBytes)) }
@@ -184,7 +194,7 @@ func writeSoftmaxBackward(
     _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
     _ result: BackwardResult, streaming: Bool
 ) {
-    writeRow(.softmax, g, y, out, n, result, streaming: streaming)
+    writeRow(.softmax, g, y, out, n, result, streaming: streaming, aligning: isWorthAligning(n))
 }
 
 @inline(never)
@@ -192,7 +202,7 @@ func writeLogSoftmaxBackward(
     _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
     _ result: BackwardResult, streaming: Bool
 ) {
-    writeRow(.logSoftmax, g, y, out, n, result, streaming: streaming)
+    writeRow(.logSoftmax, g, y, out, n, result, streaming: streaming, aligning: false)
 }
 
 @inline(never)

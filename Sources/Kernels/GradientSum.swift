@@ -41,65 +41,37 @@ extension LaneSum {
     }
 }
 
-/// The running sums of virtual lanes of a row.
-#if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT32
-    struct RowSum {
-        private var a = swiftmax_quarter()
-        private var b = swiftmax_quarter()
-        private var c = swiftmax_quarter()
-        private var d = swiftmax_quarter()
+/// A part of the running sums of a row.
+#if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+    private struct SumPart {
+        /// Half of a register or less: AMD's Zen 4 converts floats in memory fastest by fours.
+        var sum = swiftmax_quarter(repeating: 0)
 
-        @inline(__always)
-        init() {}
+        static var width: Int { @inline(__always) get { 4 } }
 
-        /// Adds the products of vectors in memory, or those of g alone.
+        /// Adds the products of elements in memory, or those of g alone.
         @inline(__always)
         mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
-            add(op) {
-                quarter_widen(g + 16 &* $0)
-            } y: {
-                quarter_widen(y + 16 &* $0)
-            }
+            add(op, quarter_widen(g), quarter_widen(y))
+        }
+
+        /// The same of the first `count` or, if there are fewer, all.
+        @inline(__always)
+        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
+            add(op, quarter_widen_partial(g, count), quarter_widen_partial(y, count))
         }
 
         @inline(__always)
-        mutating func add(_ op: Operation, _ g: Vector, _ y: Vector) {
-            let (g, y) = (vector_widen(g), vector_widen(y))
-            @inline(__always)
-            func quarter(_ v: Wide, _ index: Int) -> swiftmax_quarter {
-                let half = index < 2 ? v.lowHalf : v.highHalf
-                return index & 1 == 0 ? half.lowHalf : half.highHalf
-            }
-            add(op) {
-                quarter(g, $0)
-            } y: {
-                quarter(y, $0)
-            }
-        }
-
-        @inline(__always)
-        private mutating func add(
-            _ op: Operation, g: (Int) -> swiftmax_quarter, y: (Int) -> swiftmax_quarter
-        ) {
-            @inline(__always)
-            func next(_ sum: swiftmax_quarter, _ index: Int) -> swiftmax_quarter {
-                op == .softmax ? quarter_fma(g(index), y(index), sum) : quarter_add(sum, g(index))
-            }
-            (a, b, c, d) = (next(a, 0), next(b, 1), next(c, 2), next(d, 3))
-        }
-
-        /// Leaves the sums for the tree.
-        @inline(__always)
-        func leave(in laneSums: LaneSums, firstLane: Int) {
-            laneSums.set(quarter_add(a, c), quarter_add(b, d))
+        private mutating func add(_ op: Operation, _ g: swiftmax_quarter, _ y: swiftmax_quarter) {
+            // By FMA in any case: Zen adds on the units that it converts on.
+            sum = quarter_fma(g, op == .softmax ? y : swiftmax_quarter(repeating: 1), sum)
         }
     }
 #else
-    struct RowSum {
-        private var sum = LaneSum()
+    private struct SumPart {
+        var sum = LaneSum()
 
-        @inline(__always)
-        init() {}
+        static var width: Int { @inline(__always) get { lanes } }
 
         @inline(__always)
         mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
@@ -107,14 +79,57 @@ extension LaneSum {
         }
 
         @inline(__always)
-        mutating func add(_ op: Operation, _ g: Vector, _ y: Vector) { sum.add(op, g, y) }
-
-        @inline(__always)
-        func leave(in laneSums: LaneSums, firstLane: Int) {
-            laneSums.set(firstLane: firstLane, sum.pair)
+        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
+            let there = min(count, lanes)
+            sum.add(op, load(g, there), load(y, there))
         }
     }
 #endif
+
+/// The running sums of the virtual lanes of a row.
+struct RowSum {
+    private var a = SumPart()
+    private var b = SumPart()
+    private var c = SumPart()
+    private var d = SumPart()
+
+    private static var parts: Int { @inline(__always) get { virtualLanes / SumPart.width } }
+
+    @inline(__always)
+    init() {}
+
+    @inline(__always)
+    private mutating func forEachPart(_ body: (inout SumPart, _ first: Int) -> Void) {
+        body(&a, 0)
+        if RowSum.parts > 1 { body(&b, SumPart.width) }
+        if RowSum.parts > 2 {
+            body(&c, 2 &* SumPart.width)
+            body(&d, 3 &* SumPart.width)
+        }
+    }
+
+    /// Adds the products of `virtualLanes` elements in memory, or those of g alone.
+    @inline(__always)
+    mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
+        forEachPart { $0.add(op, g.element($1), y.element($1)) }
+    }
+
+    /// The same of the first `count` of them.
+    @inline(__always)
+    mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
+        forEachPart { if count > $1 { $0.add(op, g.element($1), y.element($1), count &- $1) } }
+    }
+
+    /// Leaves the sums for the tree.
+    @inline(__always)
+    mutating func leave(in laneSums: LaneSums) {
+        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+            laneSums.set(quarter_add(a.sum, c.sum), quarter_add(b.sum, d.sum))
+        #else
+            forEachPart { laneSums.set(firstLane: $1, $0.sum.pair) }
+        #endif
+    }
+}
 
 /// The sum of one slice per lane, or of a block of it.
 struct GradientSum {

@@ -158,34 +158,40 @@ func streamQuad(_ address: UnsafeMutableRawPointer, _ value: Quad) {
     vector_stream(address + 3 &* vectorBytes, value.d)
 }
 
-/// Whether a row of `n` elements can be streamed to `out`, after a head that brings the stores to vector alignment.
+/// Whether a head can bring the stores of a row of `n` elements to vector alignment.
 @inline(__always)
-private func canStream(_ out: UnsafeMutableRawPointer, _ n: Int) -> Bool {
-    Int(bitPattern: out) & (elementBytes &- 1) == 0 && n >= 2 &* lanes
+private func canAlign(_ row: UnsafeRawPointer, _ n: Int) -> Bool {
+    Int(bitPattern: row) & (elementBytes &- 1) == 0 && n >= 2 &* lanes
 }
 
+/// The elements before the first whose address is a multiple of a vector's size.
 @inline(__always)
-func headOfStream(_ out: UnsafeMutableRawPointer) -> Int {
-    (0 &- Int(bitPattern: out)) & (vectorBytes &- 1) / elementBytes
+func headOfRow(_ row: UnsafeRawPointer) -> Int {
+    (0 &- Int(bitPattern: row)) & (vectorBytes &- 1) / elementBytes
 }
 
 /// Calls `body(first, count)` for each vector of a row of `n` elements and stores what it returns.
 ///
 /// With `streaming`, a head as long as needed brings the stores to vector alignment and they bypass the
-/// caches. The results do not depend on it: `body` treats each element alone.
+/// caches; else it brings the loads from `source` to it. The results do not depend on it: `body` treats each element alone.
 @inline(__always)
 func writeRow(
-    _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool, _ body: (Int, Int) -> Vector
+    _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool, aligning source: UnsafeRawPointer? = nil,
+    _ body: (Int, Int) -> Vector
 ) {
     var i = 0
-    if streaming && canStream(out, n) {
-        i = headOfStream(out)
+    if streaming && canAlign(out, n) {
+        i = headOfRow(out)
         if i > 0 { vector_store_partial(out, body(0, i), i) }
         while i &+ lanes <= n {
             vector_stream(out.element(i), body(i, lanes))
             i &+= lanes
         }
     } else {
+        if let source {
+            i = headOfRow(source)
+            if i > 0 { vector_store_partial(out, body(0, i), i) }
+        }
         while i &+ lanes <= n {
             vector_store(out.element(i), body(i, lanes))
             i &+= lanes
@@ -202,8 +208,8 @@ func writeRow(
 ) {
     let step = 4 &* lanes
     var i = 0
-    if streaming && canStream(out, n) {
-        i = headOfStream(out)
+    if streaming && canAlign(out, n) {
+        i = headOfRow(out)
         if i > 0 { vector_store_partial(out, one(0, i), i) }
         while i &+ step <= n {
             streamQuad(out.element(i), four(i))

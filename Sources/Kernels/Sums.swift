@@ -242,7 +242,7 @@ struct LaneSums {
         #endif
     }
 
-    #if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT32
+    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
         /// Sets all of them, the upper half already added to the lower.
         @inline(__always)
         func set(_ low: swiftmax_quarter, _ high: swiftmax_quarter) {
