@@ -26,14 +26,29 @@ struct Operand {
 func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
     for r in 0..<rows {
         let (g, y) = (g.from(r).address, y.from(r).address)
-        var sum = RowSum()
-        var i = 0
-        while i &+ virtualLanes <= n {
-            sum.add(op, g.element(i), y.element(i))
-            i &+= virtualLanes
-        }
-        if i < n { sum.add(op, g.element(i), y.element(i), n &- i) }
-        sum.leave(in: laneSums.row(r))
+        #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+            var sum = RowSum()
+            var i = 0
+            while i &+ virtualLanes <= n {
+                sum.add(op, g.element(i), y.element(i))
+                i &+= virtualLanes
+            }
+            if i < n { sum.add(op, g.element(i), y.element(i), n &- i) }
+            sum.leave(in: laneSums.row(r))
+        #else
+            var firstLane = 0
+            while firstLane < virtualLanes {
+                var sum = LaneSum()
+                var i = firstLane
+                while i &+ lanes <= n {
+                    sum.add(op, vector_load(g.element(i)), vector_load(y.element(i)))
+                    i &+= virtualLanes
+                }
+                if i < n { sum.add(op, load(g.element(i), n &- i), load(y.element(i), n &- i)) }
+                laneSums.row(r).set(firstLane: firstLane, sum.pair)
+                firstLane &+= lanes
+            }
+        #endif
     }
 }
 
@@ -116,93 +131,88 @@ func rowSum(
 
 // MARK: Results
 
-/// The gradients of rows whose constants are in the table.
-@inline(__always)
-func writeRows(
-    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ rows: Int, _ n: Int, _ table: SliceTable
+/// The softmax gradients of rows whose constants are in the table.
+@inline(never)
+func writeSoftmaxBackward(
+    _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
+    _ table: SliceTable, streaming: Bool
 ) {
-    if n < lanes {
-        for r in 0..<rows {
-            let result = table.backwardResult(r)
-            let (g, y) = (
-                vector_load_partial(g.from(r).address, n, splat(0)),
-                vector_load_partial(y.from(r).address, n, splat(0))
-            )
-            store(out + r &* outStride, result(op, g, y), n)
-        }
+    if n <= lanes {
+        writeShortRows(.softmax, g, y, out, outStride, rows, n, table)
         return
     }
     @inline(__always)
-    func write(aligning: Bool) {
+    func write(streaming: Bool, aligning: Bool) {
         for r in 0..<rows {
-            writeRow(
-                op, g.from(r).address, y.from(r).address, out + r &* outStride, n, table.backwardResult(r),
-                streaming: false, aligning: aligning)
+            let result = table.backwardResult(r)
+            let (g, y) = (g.from(r).address, y.from(r).address)
+            writeRow(out + r &* outStride, n, streaming: streaming, aligning: aligning ? g : nil) {
+                i, count in
+                result(.softmax, load(g.element(i), count), load(y.element(i), count))
+            }
         }
     }
-    // Two loops, as the shorter rows would suffer from the question alone.
-    if op == .softmax && isWorthAligning(n) {
-        write(aligning: true)
+    // Loops of their own, as the shorter rows would suffer from the questions alone.
+    if n >= 8 &* lanes {
+        // After a part of a vector the others lie within a cache line each, where every one would cross into the next.
+        write(streaming: streaming, aligning: vectorBytes == 64)
     } else {
-        write(aligning: false)
+        write(streaming: false, aligning: false)
     }
 }
 
-/// Whether a row may start with a part of a vector, so that the others lie within a cache line each: where every one
-/// would cross into the next.
-@inline(__always)
-private func isWorthAligning(_ n: Int) -> Bool { vectorBytes == 64 && n >= 8 &* lanes }
-
-@inline(__always)
-func writeRow(
-    _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
-    _ n: Int, _ result: BackwardResult, streaming: Bool, aligning: Bool
+/// The same of log_softmax.
+@inline(never)
+func writeLogSoftmaxBackward(
+    _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
+    _ table: SliceTable, streaming: Bool
 ) {
-    @inline(__always)
-    func one(_ i: Int, _ count: Int) -> Vector {
-        result(op, load(g.element(i), count), load(y.element(i), count))
+    if n <= lanes {
+        writeShortRows(.logSoftmax, g, y, out, outStride, rows, n, table)
+        return
     }
-    if op == .softmax {
-        writeRow(out, n, streaming: streaming, aligning: aligning ? g : nil, one)
-    } else {
-        writeRow(out, n, streaming: streaming, one: one) { i in
+    for r in 0..<rows {
+        let result = table.backwardResult(r)
+        let (g, y) = (g.from(r).address, y.from(r).address)
+        @inline(__always)
+        func one(_ i: Int, _ count: Int) -> Vector {
+            result(.logSoftmax, load(g.element(i), count), load(y.element(i), count))
+        }
+        @inline(__always)
+        func four(_ i: Int) -> Quad {
             for v in 0..<4 { vector_prefetch(y.element(i) + (4096 &+ v &* vectorBytes)) }
             return result.logSoftmax(loadQuad(g.element(i)), loadQuad(y.element(i)))
         }
+        writeRow(out + r &* outStride, n, streaming: streaming, one: one, four: four)
     }
 }
 
-@inline(never)
-func writeSoftmaxBackward(
-    _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
-    _ table: SliceTable
+/// The same of rows that are a vector or less.
+@inline(__always)
+private func writeShortRows(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ rows: Int, _ n: Int, _ table: SliceTable
 ) {
-    writeRows(.softmax, g, y, out, outStride, rows, n, table)
+    for r in 0..<rows {
+        let result = table.backwardResult(r)
+        let (g, y) = (
+            vector_load_partial(g.from(r).address, n, splat(0)),
+            vector_load_partial(y.from(r).address, n, splat(0))
+        )
+        store(out + r &* outStride, result(op, g, y), n)
+    }
 }
 
-@inline(never)
-func writeLogSoftmaxBackward(
-    _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
-    _ table: SliceTable
+@inline(__always)
+private func writeBackward(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ rows: Int, _ n: Int, _ table: SliceTable, streaming: Bool
 ) {
-    writeRows(.logSoftmax, g, y, out, outStride, rows, n, table)
-}
-
-@inline(never)
-func writeSoftmaxBackward(
-    _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-    _ result: BackwardResult, streaming: Bool
-) {
-    writeRow(.softmax, g, y, out, n, result, streaming: streaming, aligning: isWorthAligning(n))
-}
-
-@inline(never)
-func writeLogSoftmaxBackward(
-    _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-    _ result: BackwardResult, streaming: Bool
-) {
-    writeRow(.logSoftmax, g, y, out, n, result, streaming: streaming, aligning: false)
+    if op == .softmax {
+        writeSoftmaxBackward(g, y, out, outStride, rows, n, table, streaming: streaming)
+    } else {
+        writeLogSoftmaxBackward(g, y, out, outStride, rows, n, table, streaming: streaming)
+    }
 }
 
 @inline(never)
@@ -215,18 +225,18 @@ func writeUnusualBackward(
     }
 }
 
-/// The gradient of a row, or of a part of it, given the sum over the whole.
+/// The gradient of a row, or of a part of it, given the sum over the whole. Its constants take the table's first place.
 func writeBackward(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
-    _ n: Int, _ sum: GradientSum, streaming: Bool
+    _ n: Int, _ sum: GradientSum, _ table: SliceTable, streaming: Bool
 ) {
     let result = BackwardResult(sum)
-    if !result.isOrdinary {
-        writeUnusualBackward(op, g, y, out, n, result)
-    } else if op == .softmax {
-        writeSoftmaxBackward(g, y, out, n, result, streaming: streaming)
+    if result.isOrdinary {
+        table.setBackwardResult(0, result)
+        let (g, y) = (Operand(address: g, stride: 0), Operand(address: y, stride: 0))
+        writeBackward(op, g, y, out, 0, 1, n, table, streaming: streaming)
     } else {
-        writeLogSoftmaxBackward(g, y, out, n, result, streaming: streaming)
+        writeUnusualBackward(op, g, y, out, n, result)
     }
 }
 
@@ -252,10 +262,8 @@ func backwardRows(
         table.setTotals(count, scratch.laneSums)
         if !table.setBackwardResults(count) {
             backwardLongRows(op, g, y, out, outStride, count, n, scratch, streaming: false)
-        } else if op == .softmax {
-            writeSoftmaxBackward(g, y, out, outStride, count, n, table)
         } else {
-            writeLogSoftmaxBackward(g, y, out, outStride, count, n, table)
+            writeBackward(op, g, y, out, outStride, count, n, table, streaming: false)
         }
         first &+= count
     }
@@ -294,6 +302,6 @@ func backwardLongRows(
         }
         var sum = total(scale: 1)
         if sum.needsScale[0] != 0 { sum = total(scale: downScale).settled }
-        writeBackward(op, g, y, out + row &* outStride, n, sum, streaming: streaming)
+        writeBackward(op, g, y, out + row &* outStride, n, sum, scratch.table, streaming: streaming)
     }
 }

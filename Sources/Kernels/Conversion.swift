@@ -23,7 +23,8 @@ private func gatherRow(
         while end >= lanes {
             end &-= lanes
             vector_store(
-                destination.element(end), vector_load_reversed(source + (end &+ lanes &- 1) &* stride))
+                destination.element(end), vector_reversed(vector_load(source + (end &+ lanes &- 1) &* stride))
+            )
         }
     } else if stride == 2 &* elementBytes {
         // The second vector ends one element beyond the last of those wanted.

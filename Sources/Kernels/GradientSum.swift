@@ -41,95 +41,97 @@ extension LaneSum {
     }
 }
 
-/// A part of the running sums of a row.
-#if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
-    private struct SumPart {
-        /// Half of a register or less: AMD's Zen 4 converts floats in memory fastest by fours.
-        var sum = swiftmax_quarter(repeating: 0)
+#if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+    /// A part of the running sums of a row.
+    #if SWIFTMAX_FLOAT32
+        private struct SumPart {
+            /// Half of a register or less: AMD's Zen 4 converts floats in memory fastest by fours.
+            var sum = swiftmax_quarter(repeating: 0)
 
-        static var width: Int { @inline(__always) get { 4 } }
+            static var width: Int { @inline(__always) get { 4 } }
 
-        /// Adds the products of elements in memory, or those of g alone.
+            /// Adds the products of elements in memory, or those of g alone.
+            @inline(__always)
+            mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
+                add(op, quarter_widen(g), quarter_widen(y))
+            }
+
+            /// The same of the first `count` or, if there are fewer, all.
+            @inline(__always)
+            mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
+                add(op, quarter_widen_partial(g, count), quarter_widen_partial(y, count))
+            }
+
+            @inline(__always)
+            private mutating func add(_ op: Operation, _ g: swiftmax_quarter, _ y: swiftmax_quarter) {
+                // By FMA in any case: Zen adds on the units that it converts on.
+                sum = quarter_fma(g, op == .softmax ? y : swiftmax_quarter(repeating: 1), sum)
+            }
+        }
+    #else
+        private struct SumPart {
+            var sum = LaneSum()
+
+            static var width: Int { @inline(__always) get { lanes } }
+
+            @inline(__always)
+            mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
+                sum.add(op, vector_load(g), vector_load(y))
+            }
+
+            @inline(__always)
+            mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
+                let present = min(count, lanes)
+                sum.add(op, load(g, present), load(y, present))
+            }
+        }
+    #endif
+
+    /// The running sums of the virtual lanes of a row, side by side.
+    struct RowSum {
+        private var a = SumPart()
+        private var b = SumPart()
+        private var c = SumPart()
+        private var d = SumPart()
+
+        private static var parts: Int { @inline(__always) get { virtualLanes / SumPart.width } }
+
+        @inline(__always)
+        init() {}
+
+        @inline(__always)
+        private mutating func forEachPart(_ body: (inout SumPart, _ first: Int) -> Void) {
+            body(&a, 0)
+            if RowSum.parts > 1 { body(&b, SumPart.width) }
+            if RowSum.parts > 2 {
+                body(&c, 2 &* SumPart.width)
+                body(&d, 3 &* SumPart.width)
+            }
+        }
+
+        /// Adds the products of `virtualLanes` elements in memory, or those of g alone.
         @inline(__always)
         mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
-            add(op, quarter_widen(g), quarter_widen(y))
+            forEachPart { $0.add(op, g.element($1), y.element($1)) }
         }
 
-        /// The same of the first `count` or, if there are fewer, all.
+        /// The same of the first `count` of them.
         @inline(__always)
         mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
-            add(op, quarter_widen_partial(g, count), quarter_widen_partial(y, count))
+            forEachPart { if count > $1 { $0.add(op, g.element($1), y.element($1), count &- $1) } }
         }
 
+        /// Leaves the sums for the tree.
         @inline(__always)
-        private mutating func add(_ op: Operation, _ g: swiftmax_quarter, _ y: swiftmax_quarter) {
-            // By FMA in any case: Zen adds on the units that it converts on.
-            sum = quarter_fma(g, op == .softmax ? y : swiftmax_quarter(repeating: 1), sum)
-        }
-    }
-#else
-    private struct SumPart {
-        var sum = LaneSum()
-
-        static var width: Int { @inline(__always) get { lanes } }
-
-        @inline(__always)
-        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
-            sum.add(op, vector_load(g), vector_load(y))
-        }
-
-        @inline(__always)
-        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
-            let there = min(count, lanes)
-            sum.add(op, load(g, there), load(y, there))
+        mutating func leave(in laneSums: LaneSums) {
+            #if SWIFTMAX_FLOAT32
+                laneSums.set(quarter_add(a.sum, c.sum), quarter_add(b.sum, d.sum))
+            #else
+                forEachPart { laneSums.set(firstLane: $1, $0.sum.pair) }
+            #endif
         }
     }
 #endif
-
-/// The running sums of the virtual lanes of a row.
-struct RowSum {
-    private var a = SumPart()
-    private var b = SumPart()
-    private var c = SumPart()
-    private var d = SumPart()
-
-    private static var parts: Int { @inline(__always) get { virtualLanes / SumPart.width } }
-
-    @inline(__always)
-    init() {}
-
-    @inline(__always)
-    private mutating func forEachPart(_ body: (inout SumPart, _ first: Int) -> Void) {
-        body(&a, 0)
-        if RowSum.parts > 1 { body(&b, SumPart.width) }
-        if RowSum.parts > 2 {
-            body(&c, 2 &* SumPart.width)
-            body(&d, 3 &* SumPart.width)
-        }
-    }
-
-    /// Adds the products of `virtualLanes` elements in memory, or those of g alone.
-    @inline(__always)
-    mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
-        forEachPart { $0.add(op, g.element($1), y.element($1)) }
-    }
-
-    /// The same of the first `count` of them.
-    @inline(__always)
-    mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
-        forEachPart { if count > $1 { $0.add(op, g.element($1), y.element($1), count &- $1) } }
-    }
-
-    /// Leaves the sums for the tree.
-    @inline(__always)
-    mutating func leave(in laneSums: LaneSums) {
-        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
-            laneSums.set(quarter_add(a.sum, c.sum), quarter_add(b.sum, d.sum))
-        #else
-            forEachPart { laneSums.set(firstLane: $1, $0.sum.pair) }
-        #endif
-    }
-}
 
 /// The sum of one slice per lane, or of a block of it.
 struct GradientSum {

@@ -66,8 +66,10 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         stats!.pointee = (isFirst ? all : all.settled).first
         return 0
     }
-    kernels.pointee.row_grad_input = { op, g, y, out, n, stats, streaming in
-        writeBackward(Operation(op), g!, y!, out!, n, GradientSum(stats!.pointee), streaming: streaming != 0)
+    kernels.pointee.row_grad_input = { op, g, y, out, n, stats, scratch, streaming in
+        writeBackward(
+            Operation(op), g!, y!, out!, n, GradientSum(stats!.pointee), Scratch(address: scratch!).table,
+            streaming: streaming != 0)
     }
 
     kernels.pointee.gather = { source, rowStride, stride, destination, rows, n in
@@ -84,15 +86,14 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         kernels.pointee.widen_bfloat16 = { widenBFloat16($0!, $1!, $2) }
         kernels.pointee.narrow_float16 = { narrowFloat16($0!, $1!, $2) }
         kernels.pointee.narrow_bfloat16 = { narrowBFloat16($0!, $1!, $2) }
-        #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
-            kernels.pointee.backward_half_rows = {
-                op, isBFloat16, g, gStride, y, yStride, out, outStride, rows, n, scratch in
-                backwardHalfRows(
-                    Operation(op), isBFloat16: isBFloat16 != 0, Operand(address: g!, stride: gStride),
-                    Operand(address: y!, stride: yStride), out!, outStride, rows, n,
-                    Scratch(address: scratch!))
-            }
-        #endif
+    #endif
+    #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+        kernels.pointee.backward_other_rows = {
+            op, kind, g, gStride, y, yStride, out, outStride, rows, n, scratch in
+            backwardOtherRows(
+                Operation(op), kind, Operand(address: g!, stride: gStride),
+                Operand(address: y!, stride: yStride), out!, outStride, rows, n, Scratch(address: scratch!))
+        }
     #endif
 }
 

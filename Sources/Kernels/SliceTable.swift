@@ -380,6 +380,13 @@ struct SliceTable {
         return ordinary == rest
     }
 
+    /// Sets the constants of a slice, those of the first lane.
+    @inline(__always)
+    func setBackwardResult(_ slice: Int, _ result: BackwardResult) {
+        narrow(.inverse, slice).storeBytes(of: result.sum[0], as: Element.self)
+        narrow(.inverseLow, slice).storeBytes(of: result.sumLow[0], as: Element.self)
+    }
+
     /// The constants of one slice, in every lane.
     @inline(__always)
     func backwardResult(_ slice: Int) -> BackwardResult {

@@ -98,7 +98,7 @@ func runBlockResults(
         } else {
             let y = work.blockElements(1, start, end, packs)
             work.kernels.pointee.row_grad_input(
-                work.op, x, y, target, end &- start, work.stats, streaming)
+                work.op, x, y, target, end &- start, work.stats, packs.kernel, streaming)
         }
         if !isInPlace { work.scatterRow(work.current, start, end, target, packs) }
     }

@@ -9,8 +9,8 @@ import CSwiftmax
 enum Path {
     /// Elements of a slice are contiguous: whole rows, where they lie.
     case rows
-    /// The same of 16-bit elements, for gradients.
-    case halfRows
+    /// The same of 16-bit elements, or of inputs in reverse order, for gradients.
+    case otherRows
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
     /// Anything else, 16-bit types and masks: slices are copied into scratch, some at a time, and back.
@@ -21,7 +21,7 @@ enum Path {
     func run(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
         switch self {
         case .rows: runRows(work, first, end, scratch)
-        case .halfRows: runHalfRows(work, first, end, scratch)
+        case .otherRows: runOtherRows(work, first, end, scratch)
         case .columns: runColumns(work, first, end, scratch)
         case .packedRows: runPackedRows(work, first, end, scratch)
         case .shortRows: runShortRows(work, first, end, scratch)
@@ -105,15 +105,18 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
     }
 }
 
-func runHalfRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
+func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
     let work = work.pointee
-    let kernel = work.kernels.pointee.backward_half_rows.unsafelyUnwrapped
-    let isBFloat16: Int32 = work.dtype == Int32(SWIFTMAX_BFLOAT16) ? 1 : 0
+    let kernel = work.kernels.pointee.backward_other_rows.unsafelyUnwrapped
+    let kind =
+        work.isWide
+        ? SWIFTMAX_ROWS_REVERSED
+        : work.dtype == Int32(SWIFTMAX_BFLOAT16) ? SWIFTMAX_ROWS_BFLOAT16 : SWIFTMAX_ROWS_FLOAT16
     var index = first
     while index < end {
         let rows = min(end &- index, work.batch.run(from: index))
         let done = kernel(
-            work.op, isBFloat16, work.start(index, 0), work.step(0), work.start(index, 1), work.step(1),
+            work.op, Int32(kind), work.start(index, 0), work.step(0), work.start(index, 1), work.step(1),
             work.start(index, 2), work.step(2), rows, work.n, scratch)
         index &+= done
         if done < rows {

@@ -106,8 +106,8 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
-    if areHalfRows(work) && !(isLong && work.slices < threads) {
-        share(.halfRows, &work, work.slices, elements: elements, scratch)
+    if areOtherRows(work) && !(isLong && work.slices < threads) {
+        share(.otherRows, &work, work.slices, elements: elements, scratch)
         return true
     }
     let areShort = areShort(work)
@@ -159,14 +159,15 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     return true
 }
 
-/// Whether the kernels read and write the rows of a gradient as they are, in 16 bits. Shorter ones go through float32
-/// many at a time; the stats of the blocks of longer ones would leave their place in the scratch.
-private func areHalfRows(_ work: Work) -> Bool {
-    if work.kind == .forward || work.isWide || work.kernels.pointee.backward_half_rows == nil { return false }
+/// Whether the kernels read and write the rows of a gradient as they lie, in 16 bits or with both inputs in reverse order.
+/// Shorter ones go through scratch many at a time; the stats of the blocks of longer ones would leave their place in it.
+private func areOtherRows(_ work: Work) -> Bool {
+    if work.kind == .forward || work.kernels.pointee.backward_other_rows == nil { return false }
     let longest = Work.packBytes / MemoryLayout<swiftmax_stats>.stride &* Int(SWIFTMAX_BLOCK)
     if work.hasMask || work.slice.count > 1 || work.n < 32 || work.n >= longest / 2 { return false }
-    for operand in 0...work.inputs where work.elementStride(operand) != work.elementBytes { return false }
-    return true
+    let inputStride = work.isWide ? -work.elementBytes : work.elementBytes
+    for operand in 0..<work.inputs where work.elementStride(operand) != inputStride { return false }
+    return work.elementStride(work.output) == work.elementBytes
 }
 
 /// What the columns of several groups take together, which go through a kernel at once.

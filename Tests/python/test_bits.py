@@ -105,6 +105,8 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "rows apart": ((3000, 30), 1, lambda x: x[:, ::3]),
     "rows apart, a gap": ((3000, 31), 1, lambda x: x[:, ::3]),
     "rows back": ((3000, 37), 1, lambda x: x[:, ::-1]),
+    "rows back, whole vectors": ((300, 64), 1, lambda x: x[:, ::-1]),
+    "rows back, of several blocks": ((9, 9001), 1, lambda x: x[:, ::-1]),
     "rows cut": ((3000, 64), 1, lambda x: x[:, :16]),
     "rows repeated": ((1, 500), 1, lambda x: np.broadcast_to(x, (30, 500))),
     "elements repeated": ((500, 1), 1, lambda x: np.broadcast_to(x, (500, 50))),
@@ -132,6 +134,21 @@ def test_views(view: str, name: str, dtype: str) -> None:
     result = call(name, arrays, axis=axis)
     if name != "logsumexp":
         result = np.moveaxis(result, axis, -1)
+    assert result.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BACKWARD)
+@pytest.mark.parametrize("length", [33, 64, 500, 5000])
+def test_gradients_back_with_a_sum_out_of_range(length: int, name: str, dtype: str) -> None:
+    """Rows in reverse order, of which one has a sum that is not a number, and one a sum that overflows."""
+    grad_output, output = (
+        np.resize(part, (30, length)) for part in slices(name, 5, "wide", 9973, dtype)
+    )
+    grad_output[11, length // 2] = np.inf
+    grad_output[19] = np.finfo(np.float32).max if dtype == "bfloat16" else np.finfo(dtype).max
+    expected = call(name, [grad_output, output])
+    result = call(name, [np.flip(np.flip(a, 1).copy(), 1) for a in (grad_output, output)])
     assert result.tobytes() == expected.tobytes()
 
 

@@ -10,6 +10,10 @@
 /// The forward operations.
 enum { SWIFTMAX_OP_SOFTMAX = 0, SWIFTMAX_OP_LOG_SOFTMAX = 1, SWIFTMAX_OP_LOGSUMEXP = 2 };
 
+/// Rows that are not elements of the kernels' own type in order: of a 16-bit type, or with both inputs from
+/// the address of the first element down.
+enum { SWIFTMAX_ROWS_FLOAT16 = 0, SWIFTMAX_ROWS_BFLOAT16 = 1, SWIFTMAX_ROWS_REVERSED = 2 };
+
 /// Elements of a slice that are summed together. Part of the definition of the result: a longer slice
 /// is cut at multiples of it, whatever the layout and the number of threads.
 #define SWIFTMAX_BLOCK 4096
@@ -89,13 +93,13 @@ typedef struct swiftmax_kernels {
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, intptr_t n, void *scratch,
                              int32_t streaming);
-    /// As backward_rows, of elements of a 16-bit type. Returns how many rows are done: fewer than all where
-    /// the sum of one of the next is not an ordinary number, and is to be taken as floats. Null where a CPU
-    /// has no instruction for it.
-    intptr_t (*backward_half_rows)(int32_t op, int32_t is_bfloat16, const void *grad_output,
-                                   intptr_t grad_output_stride, const void *output, intptr_t output_stride,
-                                   void *grad_input, intptr_t grad_input_stride, intptr_t rows, intptr_t n,
-                                   void *scratch);
+    /// As backward_rows, of rows of at least 32 elements that lie otherwise. Returns how many rows are done:
+    /// fewer than all where the sum of one of the next is not an ordinary number, and is to be taken by
+    /// blocks. Null where there is none for this CPU or type.
+    intptr_t (*backward_other_rows)(int32_t op, int32_t kind, const void *grad_output,
+                                    intptr_t grad_output_stride, const void *output, intptr_t output_stride,
+                                    void *grad_input, intptr_t grad_input_stride, intptr_t rows, intptr_t n,
+                                    void *scratch);
     /// The sum of one block of a row that is shared out; `known_scale` null for 1.
     void (*row_sum)(int32_t op, const void *grad_output, const void *output, intptr_t n,
                     const double *known_scale, swiftmax_stats *stats, void *scratch);
@@ -103,7 +107,7 @@ typedef struct swiftmax_kernels {
     /// stats->max as `known_scale`, else 0.
     int32_t (*merge_sums)(const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);
     void (*row_grad_input)(int32_t op, const void *grad_output, const void *output, void *grad_input,
-                           intptr_t n, const swiftmax_stats *stats, int32_t streaming);
+                           intptr_t n, const swiftmax_stats *stats, void *scratch, int32_t streaming);
 
     /// destination[r * n + i] = the element `row_stride` * r + `stride` * i bytes from `source`, for r <
     /// rows, i < n.

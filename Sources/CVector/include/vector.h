@@ -317,10 +317,9 @@ SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
 #define SWIFTMAX_EACH_LANE(f) f(0), f(1)
 #endif
 
-/// A vector of elements whose order in memory is the reverse; `address` is that of the last.
-SWIFTMAX_INLINE swiftmax_vector vector_load_reversed(const void *address) {
+/// The lanes from the last to the first.
+SWIFTMAX_INLINE swiftmax_vector vector_reversed(swiftmax_vector v) {
 #define SWIFTMAX_REVERSED(lane) (SWIFTMAX_LANES - 1 - (lane))
-    swiftmax_vector v = vector_load(address);
     return __builtin_shufflevector(v, v, SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED));
 }
 

@@ -1,0 +1,92 @@
+// Gradients of rows that are not elements of this module's type in order: of 16 bits, or reversed.
+//
+// They are read as they lie; their arithmetic is that of BackwardRows.swift to the bit.
+
+#if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+
+    import CKernels
+    import CVector
+
+    /// The backward operation on rows of at least a vector.
+    ///
+    /// - Returns: how many were done: all up to a batch with a sum that needs care.
+    func backwardOtherRows(
+        _ op: Operation, _ kind: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
+        _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
+    ) -> Int {
+        let table = scratch.table
+        let bytes = kind == Int32(SWIFTMAX_ROWS_REVERSED) ? elementBytes : 2
+        let batch = n > block ? 1 : wholeOctets(min(gradientBatch, max(1, gradientBatchBytes / (bytes &* n))))
+        @inline(__always)
+        func addBlock(of row: Int, from first: Int, _ laneSums: LaneSums) {
+            let (g, y, end) = (g.from(row).address, y.from(row).address, min(first &+ block, n))
+            otherSum(op, kind, g, y, first, end, scratch, laneSums)
+        }
+        var first = 0
+        while first < rows {
+            let count = min(batch, rows &- first)
+            for r in 0..<count { addBlock(of: first &+ r, from: 0, scratch.laneSums.row(r)) }
+            table.setTotals(count, scratch.laneSums)
+            var start = block
+            while start < n {
+                let total = table.sum(from: 0)
+                addBlock(of: first, from: start, scratch.laneSums)
+                table.setTotals(1, scratch.laneSums)
+                table.setSum(from: 0, total + table.sum(from: 0))
+                start &+= block
+            }
+            if !table.setBackwardResults(count) { break }
+            for r in first..<first &+ count {
+                writeOther(
+                    op, kind, g.from(r), y.from(r), out + r &* outStride, n, table.backwardResult(r &- first),
+                    ahead: batch)
+            }
+            first &+= count
+        }
+        return first
+    }
+
+    /// As `blockSums`, of elements first..<end of one row.
+    @inline(__always)
+    private func otherSum(
+        _ op: Operation, _ kind: Int32, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int,
+        _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums
+    ) {
+        switch (op, Int(kind)) {
+        #if SWIFTMAX_FLOAT32
+            case (.softmax, SWIFTMAX_ROWS_FLOAT16):
+                Float16Format.softmaxSum(g, y, first, end, laneSums)
+            case (.softmax, SWIFTMAX_ROWS_BFLOAT16):
+                BFloat16Format.softmaxSum(g, y, first, end, laneSums)
+            case (_, SWIFTMAX_ROWS_FLOAT16):
+                Float16Format.logSoftmaxSum(g, first, end, laneSums)
+            case (_, SWIFTMAX_ROWS_BFLOAT16):
+                BFloat16Format.logSoftmaxSum(g, first, end, laneSums)
+        #endif
+        case (.softmax, _): softmaxReversedSum(g, y, first, end, scratch, laneSums)
+        default: logSoftmaxReversedSum(g, first, end, scratch, laneSums)
+        }
+    }
+
+    @inline(__always)
+    private func writeOther(
+        _ op: Operation, _ kind: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ n: Int,
+        _ result: BackwardResult, ahead: Int
+    ) {
+        switch (op, Int(kind)) {
+        #if SWIFTMAX_FLOAT32
+            case (.softmax, SWIFTMAX_ROWS_FLOAT16):
+                Float16Format.writeSoftmax(g.address, y.address, out, n, result)
+            case (.softmax, SWIFTMAX_ROWS_BFLOAT16):
+                BFloat16Format.writeSoftmax(g.address, y.address, out, n, result)
+            case (_, SWIFTMAX_ROWS_FLOAT16):
+                Float16Format.writeLogSoftmax(g.address, y.address, out, n, result)
+            case (_, SWIFTMAX_ROWS_BFLOAT16):
+                BFloat16Format.writeLogSoftmax(g.address, y.address, out, n, result)
+        #endif
+        case (.softmax, _): writeSoftmaxReversed(g, y, out, n, result, ahead: ahead)
+        default: writeLogSoftmaxReversed(g, y, out, n, result, ahead: ahead)
+        }
+    }
+
+#endif
