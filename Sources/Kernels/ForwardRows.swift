@@ -15,6 +15,10 @@ func forwardRows(
     let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
     let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let isInPlace = x == UnsafeRawPointer(out)
+    let isAhead = Ahead.pays(rows, rowBytes)
+    let ahead = Ahead(
+        input: isAhead ? (n > block ? 1 : 2) &* step &* xStride : 0,
+        output: isAhead && !streaming ? step &* outStride : 0)
 
     var first = 0
     var areTaken = false
@@ -23,7 +27,7 @@ func forwardRows(
         var batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
         let target = out + first &* outStride
         if n > block {
-            forwardLongRow(op, batch, target, scratch, streaming: streaming)
+            forwardLongRow(op, batch, target, scratch, streaming: streaming, ahead: ahead)
             first &+= 1
             continue
         }
@@ -39,8 +43,9 @@ func forwardRows(
         areTaken = rowStats(op.sumKind, batch, scratch, tails)
         table.setResults(op, count)
         switch op {
-        case .softmax: writeSoftmax(tails, batch, target, outStride, table, streaming: streaming)
-        case .logSoftmax: writeLogSoftmax(batch, target, outStride, table, streaming: streaming)
+        case .softmax:
+            writeSoftmax(tails, batch, target, outStride, table, streaming: streaming, ahead: ahead)
+        case .logSoftmax: writeLogSoftmax(batch, target, outStride, table, streaming: streaming, ahead: ahead)
         case .logsumexp: writeLogsumexp(batch, target, outStride, table, scratch)
         }
         first &+= count
@@ -56,7 +61,8 @@ func forwardRows(
 
 /// The forward operation on the one row of a batch, of several blocks.
 private func forwardLongRow(
-    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch, streaming: Bool
+    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch, streaming: Bool,
+    ahead: Ahead
 ) {
     let (table, n) = (scratch.table, row.n)
     let tails = op == .softmax ? longRowTails(row, out, scratch, streaming: streaming) : nil
@@ -65,11 +71,11 @@ private func forwardLongRow(
     switch op {
     case .softmax:
         if let tails, blocksAreClose(n, table) {
-            writeLongSoftmax(tails, row.x, out, n, table, streaming: streaming)
+            writeLongSoftmax(tails, row.x, out, n, table, streaming: streaming, ahead: ahead)
         } else {
             writeSoftmax(row.x, out, n, table, streaming: streaming)
         }
-    case .logSoftmax: writeLogSoftmax(row.x, out, n, table, streaming: streaming)
+    case .logSoftmax: writeLogSoftmax(row, out, 0, table, streaming: streaming, ahead: ahead)
     case .logsumexp: writeLogsumexp(row, out, 0, table, scratch)
     }
 }
@@ -104,7 +110,7 @@ private func longRowTails(
 /// The softmax of the only row, block by block.
 private func writeLongSoftmax(
     _ tails: UnsafeMutableRawPointer, _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-    _ table: SliceTable, streaming: Bool
+    _ table: SliceTable, streaming: Bool, ahead: Ahead
 ) {
     // The constants of the row are those of slice 0; those of a block, whose powers are relative to its own maximum, take
     // the next place.
@@ -117,7 +123,7 @@ private func writeLongSoftmax(
         let rows = RowBatch(x: x, stride: 0, first: slice, count: 1, n: min(block, n &- start))
         writeSoftmax(
             RowTails(address: tails.element(start), stride: 0, isPadded: false), rows, out.element(start), 0,
-            table, streaming: streaming && tails != out)
+            table, streaming: streaming && tails != out, ahead: ahead)
         start &+= block
     }
 }
@@ -137,15 +143,28 @@ func blocksAreClose(_ n: Int, _ table: SliceTable) -> Bool {
 @inline(never)
 func writeSoftmax(
     _ tails: RowTails, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ table: SliceTable, streaming: Bool
+    _ table: SliceTable, streaming: Bool, ahead: Ahead
 ) {
-    for r in 0..<rows.count {
-        let softmax = table.softmaxResult(rows.first &+ r)
-        let (x, tails) = (rows.x + r &* rows.stride, tails.row(r))
-        writeRow(out + r &* outStride, rows.n, streaming: streaming) { i, count in
-            let power = softmax.shift.power(of: load(x.element(i), count))
-            return softmax(Exponential(tail: load(tails.element(i), count), power: power))
+    specialized(streaming: streaming, ahead: ahead) { streaming, ahead in
+        for r in 0..<rows.count {
+            let softmax = table.softmaxResult(rows.first &+ r)
+            let (x, tails, out) = (rows.x + r &* rows.stride, tails.row(r), out + r &* outStride)
+            writeRow(out, rows.n, streaming: streaming) { i, count in
+                ahead.prefetch(x.element(i), out.element(i))
+                let power = softmax.shift.power(of: load(x.element(i), count))
+                return softmax(Exponential(tail: load(tails.element(i), count), power: power))
+            }
         }
+    }
+}
+
+/// Calls `write` once, in one of two copies: short rows would suffer from the questions alone.
+@inline(__always)
+private func specialized(streaming: Bool, ahead: Ahead, _ write: (Bool, Ahead) -> Void) {
+    if streaming || ahead.input != 0 {
+        write(streaming, ahead)
+    } else {
+        write(false, Ahead())
     }
 }
 
@@ -158,26 +177,22 @@ func writeSoftmax(
     writeRow(out, n, streaming: streaming) { i, count in softmax(load(x.element(i), count)) }
 }
 
+/// The log_softmax of rows.
 @inline(never)
 func writeLogSoftmax(
-    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable, streaming: Bool
+    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable, streaming: Bool,
+    ahead: Ahead
 ) {
-    for r in 0..<rows.count {
-        let logSoftmax = table.logSoftmaxResult(r)
-        let x = rows.x + r &* rows.stride
-        writeRow(out + r &* outStride, rows.n, streaming: streaming) { i, count in
-            logSoftmax(load(x.element(i), count))
+    specialized(streaming: streaming, ahead: ahead) { streaming, ahead in
+        for r in 0..<rows.count {
+            let logSoftmax = table.logSoftmaxResult(r)
+            let (x, out) = (rows.x + r &* rows.stride, out + r &* outStride)
+            writeRow(out, rows.n, streaming: streaming) { i, count in
+                ahead.prefetch(x.element(i), out.element(i))
+                return logSoftmax(load(x.element(i), count))
+            }
         }
     }
-}
-
-/// The log_softmax of the only row, or of a part of it.
-@inline(never)
-func writeLogSoftmax(
-    _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable, streaming: Bool
-) {
-    let logSoftmax = table.logSoftmaxResult(0)
-    writeRow(out, n, streaming: streaming) { i, count in logSoftmax(load(x.element(i), count)) }
 }
 
 func writeLogsumexp(

@@ -29,7 +29,9 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         table.setResults(Operation(op), 1)
         switch Operation(op) {
         case .softmax: writeSoftmax(x!, out!, n, table, streaming: streaming != 0)
-        case .logSoftmax: writeLogSoftmax(x!, out!, n, table, streaming: streaming != 0)
+        case .logSoftmax:
+            writeLogSoftmax(
+                RowBatch(x!, n, slice: 0), out!, 0, table, streaming: streaming != 0, ahead: Ahead())
         case .logsumexp: out!.storeBytes(of: table.logsumexp(0), as: Element.self)
         }
     }

@@ -65,7 +65,9 @@ func execute(
         let isDouble = x.dtype == Int32(SWIFTMAX_FLOAT64)
         let streams =
             !reduces && elements &* x.elementBytes >= streamingBytes
-            && areWorthStreaming(kind, slice.elements, x.elementBytes)
+            && areWorthStreaming(
+                kind, slice.elements, x.elementBytes,
+                Int(bitPattern: inputs == 1 ? arrays.1.data : arrays.2.data))
         var work = Work(
             kind: kind, op: op, dtype: x.dtype, elementBytes: x.elementBytes,
             kernels: activeKernels(isDouble: isDouble), inputs: inputs,
@@ -84,9 +86,12 @@ func execute(
 private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 
 /// Whether rows are long enough for it. Those that go through phases many at a time are written in short turns, which must
-/// not have parts of cache lines at their ends; those of gradients are too short for it to pay.
-private func areWorthStreaming(_ kind: Work.Kind, _ n: Int, _ elementBytes: Int) -> Bool {
-    n > Int(SWIFTMAX_BLOCK) || kind == .forward && n >= 512 && n &* elementBytes % 64 == 0
+/// not have parts of cache lines at their ends, nor the shorter of them at the ends of rows; those of gradients are too
+/// short for it to pay.
+private func areWorthStreaming(_ kind: Work.Kind, _ n: Int, _ elementBytes: Int, _ output: Int) -> Bool {
+    if n > Int(SWIFTMAX_BLOCK) { return true }
+    let isAligned = output % 64 == 0
+    return kind == .forward && n &* elementBytes % 64 == 0 && n >= (isAligned ? 64 : 512)
 }
 
 /// The same of columns, whose output leaves the inner caches between their tiles.
