@@ -13,6 +13,19 @@
         static var hasExactProducts: Bool { get }
         static func widen(_ halves: swiftmax_half_words) -> Vector
         static func narrow(_ value: Vector) -> swiftmax_half_words
+        /// The gradients of softmax of the first elements of a row by a faster way, and how many these are.
+        static func writePairs(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+            _ result: BackwardResult
+        ) -> Int
+    }
+
+    extension HalfFormat {
+        @inline(__always)
+        static func writePairs(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+            _ result: BackwardResult
+        ) -> Int { 0 }
     }
 
     enum Float16Format: HalfFormat {
@@ -32,6 +45,23 @@
         static func widen(_ halves: swiftmax_half_words) -> Vector { vector_from_bfloats(halves) }
         @inline(__always)
         static func narrow(_ value: Vector) -> swiftmax_half_words { vector_to_bfloats(value) }
+
+        /// Two to a lane. As the sum is finite, so are all elements, and no result is NaN.
+        @inline(__always)
+        static func writePairs(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+            _ result: BackwardResult
+        ) -> Int {
+            var i = 0
+            while i &+ 2 &* lanes <= n {
+                let (g, y) = (bfloat_pairs_load(g + 2 &* i), bfloat_pairs_load(y + 2 &* i))
+                let first = result(.softmax, bfloat_pairs_first(g), bfloat_pairs_first(y))
+                let second = result(.softmax, bfloat_pairs_second(g), bfloat_pairs_second(y))
+                bfloat_pairs_store(out + 2 &* i, bfloat_pairs(first, second))
+                i &+= 2 &* lanes
+            }
+            return i
+        }
     }
 
     extension HalfFormat {
@@ -90,13 +120,14 @@
             }
         }
 
+        /// The gradients of a row from element `first` on.
         @inline(__always)
         static func write(
             _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
             _ n: Int,
-            _ result: BackwardResult
+            _ result: BackwardResult, from first: Int = 0
         ) {
-            var i = 0
+            var i = first
             while i &+ 4 &* lanes <= n {
                 let (g, y) = (loadQuad(g, i), loadQuad(y, i))
                 let four = op == .softmax ? g.map(y) { result(.softmax, $0, $1) } : result.logSoftmax(g, y)
@@ -130,7 +161,7 @@
             _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
             _ result: BackwardResult
         ) {
-            write(.softmax, g, y, out, n, result)
+            write(.softmax, g, y, out, n, result, from: writePairs(g, y, out, n, result))
         }
 
         @inline(never)

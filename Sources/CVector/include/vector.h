@@ -575,6 +575,32 @@ SWIFTMAX_INLINE void halves_store_partial(void *address, swiftmax_half_words hal
 #endif
 }
 
+/// Twice as many bfloat16 as a vector has lanes, each two in the lane of one: there the second is a float but for its lower
+/// half.
+SWIFTMAX_INLINE swiftmax_bits bfloat_pairs_load(const void *address) {
+    return (swiftmax_bits)vector_load(address);
+}
+
+SWIFTMAX_INLINE swiftmax_vector bfloat_pairs_first(swiftmax_bits pairs) {
+    return (swiftmax_vector)(pairs << 16);
+}
+
+SWIFTMAX_INLINE swiftmax_vector bfloat_pairs_second(swiftmax_bits pairs) {
+    return (swiftmax_vector)(pairs & 0xffff0000);
+}
+
+/// The way back, rounded to nearest even; NaN is not among them.
+SWIFTMAX_INLINE swiftmax_bits bfloat_pairs(swiftmax_vector first, swiftmax_vector second) {
+    swiftmax_bits a = (swiftmax_bits)first, b = (swiftmax_bits)second;
+    a = (a + 0x7fff + ((a >> 16) & 1)) >> 16;
+    b = (b + 0x7fff + ((b >> 16) & 1)) & 0xffff0000;
+    return a | b;
+}
+
+SWIFTMAX_INLINE void bfloat_pairs_store(void *address, swiftmax_bits pairs) {
+    vector_store(address, (swiftmax_vector)pairs);
+}
+
 /// float16 and back, rounded to nearest even.
 SWIFTMAX_INLINE swiftmax_vector vector_from_halves(swiftmax_half_words halves) {
 #if defined(__AVX512F__)
