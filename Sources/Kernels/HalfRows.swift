@@ -94,30 +94,64 @@
         @inline(__always)
         static func sum(
             _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
-            _ laneSums: LaneSums
+            _ scratch: Scratch, _ laneSums: LaneSums
         ) {
-            @inline(__always)
-            func add(_ i: Int, _ count: Int, to sum: inout LaneSum) {
-                let (g, y) = (load(g, i, count), load(y, i, count))
-                if op == .softmax && hasExactProducts {
-                    // As a number of its own, it is widened once instead of twice.
-                    sum.add(.logSoftmax, g * y, y)
-                } else {
-                    sum.add(op, g, y)
-                }
+            if op == .softmax && !hasExactProducts {
+                stagedSum(g, y, first, end, scratch, laneSums)
+                return
             }
             var firstLane = 0
             while firstLane < virtualLanes {
                 var sum = LaneSum()
                 var i = first &+ firstLane
-                while i &+ lanes <= end {
-                    add(i, lanes, to: &sum)
+                while i < end {
+                    let count = min(lanes, end &- i)
+                    let (g, y) = (load(g, i, count), load(y, i, count))
+                    // A product, as a number of its own, is widened once instead of twice.
+                    sum.add(.logSoftmax, op == .softmax ? g * y : g, g)
                     i &+= virtualLanes
                 }
-                if i < end { add(i, end &- i, to: &sum) }
                 laneSums.set(firstLane: firstLane, sum.pair)
                 firstLane &+= lanes
             }
+        }
+
+        /// The sum of products that are not exact: their factors go through memory as floats, from where they are widened
+        /// fastest.
+        @inline(__always)
+        private static func stagedSum(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch,
+            _ laneSums: LaneSums
+        ) {
+            let (roomG, roomY) = (scratch.spare, scratch.spare.element(groupElements))
+            @inline(__always)
+            func stage(_ i: Int, _ offset: Int, _ count: Int) {
+                vector_store(roomG.element(offset), load(g, i, count))
+                vector_store(roomY.element(offset), load(y, i, count))
+            }
+            var sum = RowSum()
+            @inline(__always)
+            func add(_ offset: Int) {
+                sum.add(
+                    .softmax, UnsafeRawPointer(roomG.element(offset)), UnsafeRawPointer(roomY.element(offset))
+                )
+            }
+            var i = first
+            while i &+ groupElements <= end {
+                for offset in stride(from: 0, to: groupElements, by: lanes) {
+                    stage(i &+ offset, offset, lanes)
+                }
+                for offset in stride(from: 0, to: groupElements, by: virtualLanes) { add(offset) }
+                i &+= groupElements
+            }
+            while i < end {
+                for offset in stride(from: 0, to: virtualLanes, by: lanes) {
+                    stage(i &+ offset, offset, max(0, min(lanes, end &- i &- offset)))
+                }
+                add(0)
+                i &+= virtualLanes
+            }
+            sum.leave(in: laneSums)
         }
 
         /// The gradients of a row from element `first` on.
@@ -146,14 +180,17 @@
 
         @inline(never)
         static func softmaxSum(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ laneSums: LaneSums
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch,
+            _ laneSums: LaneSums
         ) {
-            sum(.softmax, g, y, first, end, laneSums)
+            sum(.softmax, g, y, first, end, scratch, laneSums)
         }
 
         @inline(never)
-        static func logSoftmaxSum(_ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ laneSums: LaneSums) {
-            sum(.logSoftmax, g, g, first, end, laneSums)
+        static func logSoftmaxSum(
+            _ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums
+        ) {
+            sum(.logSoftmax, g, g, first, end, scratch, laneSums)
         }
 
         @inline(never)

@@ -55,13 +55,13 @@
         switch (op, Int(kind)) {
         #if SWIFTMAX_FLOAT32
             case (.softmax, SWIFTMAX_ROWS_FLOAT16):
-                Float16Format.softmaxSum(g, y, first, end, laneSums)
+                Float16Format.softmaxSum(g, y, first, end, scratch, laneSums)
             case (.softmax, SWIFTMAX_ROWS_BFLOAT16):
-                BFloat16Format.softmaxSum(g, y, first, end, laneSums)
+                BFloat16Format.softmaxSum(g, y, first, end, scratch, laneSums)
             case (_, SWIFTMAX_ROWS_FLOAT16):
-                Float16Format.logSoftmaxSum(g, first, end, laneSums)
+                Float16Format.logSoftmaxSum(g, first, end, scratch, laneSums)
             case (_, SWIFTMAX_ROWS_BFLOAT16):
-                BFloat16Format.logSoftmaxSum(g, first, end, laneSums)
+                BFloat16Format.logSoftmaxSum(g, first, end, scratch, laneSums)
         #endif
         case (.softmax, _): softmaxReversedSum(g, y, first, end, scratch, laneSums)
         default: logSoftmaxReversedSum(g, first, end, scratch, laneSums)

@@ -575,8 +575,8 @@ SWIFTMAX_INLINE void halves_store_partial(void *address, swiftmax_half_words hal
 #endif
 }
 
-/// Twice as many bfloat16 as a vector has lanes, each two in the lane of one: there the second is a float but for its lower
-/// half.
+/// Twice as many bfloat16 as a vector has lanes, each two in the lane of one: there the second is a float but
+/// for its lower half.
 SWIFTMAX_INLINE swiftmax_bits bfloat_pairs_load(const void *address) {
     return (swiftmax_bits)vector_load(address);
 }
