@@ -59,7 +59,7 @@ extension Work {
         }
     }
 
-    @inline(__always)
+    @inline(never)
     func callColumns(
         _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer
     ) {
@@ -163,6 +163,7 @@ extension Work {
     }
 
     /// Packs one column as a row.
+    @inline(never)
     func callPackedColumn(_ a: Operand, _ b: Operand, _ out: Operand, _ packs: Packs) {
         func packed(_ operand: Operand, _ index: Int) -> Operand {
             gather(operand.address, operand.stride, n, packs.input(index), packs)

@@ -76,6 +76,41 @@ func runPackedColumns(
     }
 }
 
+extension Work {
+    /// The elements of a group of slices side by side, as elements of the wide type: where they lie, or in scratch.
+    @inline(never)
+    fileprivate func wideGroup(_ group: Int, _ operand: Int, _ packs: Packs) -> Operand {
+        let source = Operand(address: start(group, operand), stride: elementStride(operand))
+        if isWide { return source }
+        let columns = across.size(0)
+        gather(source.address, source.stride, elementBytes, n, columns, packs.rows, packs)
+        return Operand(address: packs.rows, stride: columns &* wideBytes)
+    }
+
+    /// Calls `write` with where the results of a group are to go, so many along each slice, and brings them there.
+    @inline(never)
+    fileprivate func writeWideGroup(
+        _ group: Int, _ count: Int, _ packs: Packs, _ write: (_ target: Operand) -> Void
+    ) {
+        let target = Operand(address: start(group, output), stride: elementStride(output))
+        if isWide {
+            write(target)
+            return
+        }
+        let columns = across.size(0)
+        let rowBytes = columns &* wideBytes
+        write(Operand(address: packs.rows, stride: rowBytes))
+        if count == 1 || target.stride == columns &* elementBytes {
+            scatter(packs.rows, count &* columns, target.address, elementBytes, packs)
+            return
+        }
+        for i in 0..<count {
+            scatter(
+                packs.rows + i &* rowBytes, columns, target.address + i &* target.stride, elementBytes, packs)
+        }
+    }
+}
+
 /// Slices that lie side by side but are too few for a vector across them: those of several groups, packed as columns.
 func runGroupedColumns(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
@@ -83,27 +118,30 @@ func runGroupedColumns(
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
     let (columns, size) = (work.across.size(0), work.unitSlices)
-    let runBytes = columns &* work.elementBytes
+    let runBytes = columns &* work.wideBytes
     for unit in first..<end {
         let group = unit &* size
         let count = min(size, work.batch.elements &- group)
         let packedStride = count &* runBytes
         for operand in 0..<work.inputs {
             for g in 0..<count {
+                let source = work.wideGroup(group &+ g, operand, packs)
                 copyRuns(
-                    work.start(group &+ g, operand), work.elementStride(operand),
-                    packs.input(operand) + g &* runBytes, packedStride, work.n, runBytes)
+                    source.address, source.stride, packs.input(operand) + g &* runBytes, packedStride, work.n,
+                    runBytes)
             }
         }
         let packed = Work.Operand(address: packs.input(0), stride: packedStride)
         let other = Work.Operand(address: packs.input(1), stride: packedStride)
         let result = work.isReduction ? other : packed
         work.callColumns(packed, other, result, count &* columns, packs.kernel)
+        let results = work.isReduction ? 1 : work.n
         for g in 0..<count {
-            copyRuns(
-                result.address + g &* runBytes, packedStride, work.start(group &+ g, work.output),
-                work.isReduction ? 0 : work.elementStride(work.output), work.isReduction ? 1 : work.n,
-                runBytes)
+            work.writeWideGroup(group &+ g, results, packs) { target in
+                copyRuns(
+                    result.address + g &* runBytes, packedStride, target.address, target.stride, results,
+                    runBytes)
+            }
         }
     }
 }
@@ -118,19 +156,21 @@ func runTurnedColumns(
     let (columns, n, rowBytes) = (work.across.size(0), work.n, work.n &* work.wideBytes)
     for group in first..<end {
         for operand in 0..<work.inputs {
-            transpose(
-                work.start(group, operand), work.elementStride(operand), packs.input(operand), rowBytes, n,
-                columns)
+            let source = work.wideGroup(group, operand, packs)
+            transpose(source.address, source.stride, packs.input(operand), rowBytes, n, columns)
         }
         let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
         let other = Work.Operand(address: packs.input(1), stride: rowBytes)
-        let target = work.start(group, work.output)
         if work.isReduction {
-            let results = Work.Operand(address: target, stride: work.elementBytes)
-            work.callRows(packed, packed, results, columns, packs.kernel)
-        } else {
-            work.callRows(packed, other, packed, columns, packs.kernel)
-            transpose(packed.address, rowBytes, target, work.elementStride(work.output), columns, n)
+            work.writeWideGroup(group, 1, packs) { target in
+                let results = Work.Operand(address: target.address, stride: work.wideBytes)
+                work.callRows(packed, packed, results, columns, packs.kernel)
+            }
+            continue
+        }
+        work.callRows(packed, other, packed, columns, packs.kernel)
+        work.writeWideGroup(group, n, packs) { target in
+            transpose(packed.address, rowBytes, target.address, target.stride, columns, n)
         }
     }
 }

@@ -22,6 +22,7 @@ extension Work {
     }
 
     /// Elements first..<end of slice `index` as a row; those the mask leaves out are -inf.
+    @inline(never)
     func gatherRow(
         _ operand: Int, _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer,
         _ packs: Packs
@@ -36,6 +37,7 @@ extension Work {
     }
 
     /// The way back; elements that the mask leaves out get their fixed result.
+    @inline(never)
     func scatterRow(
         _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ packs: Packs
     ) {
@@ -62,6 +64,7 @@ extension Work {
     }
 
     /// Gathers `rows` slices from `index` on, one after another.
+    @inline(never)
     func gatherRows(
         _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ packs: Packs
     ) {
@@ -76,6 +79,7 @@ extension Work {
     }
 
     /// The way back; slices without a gap between them at once.
+    @inline(never)
     func scatterRows(
         _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ packs: Packs
     ) {

@@ -180,10 +180,10 @@ private var groupBytes: Int { 32768 }
 
 /// The path of slices with so many neighbors, where these are too few for a vector across them, or nil.
 private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
-    let runBytes = neighbors &* work.elementBytes
-    if !work.isWide || work.hasMask || work.slice.count != 1 || runBytes >= 64 { return nil }
+    let runBytes = neighbors &* work.wideBytes
+    if work.hasMask || work.slice.count != 1 || runBytes >= 64 || neighbors > 10 { return nil }
     // Those that fill half of a vector are columns for little: gradients, and the shortest of the others too.
-    if neighbors > 10 || work.kind == .backward && neighbors >= fewColumns { return nil }
+    if work.isWide && work.kind == .backward && neighbors >= fewColumns { return nil }
     if work.n <= 256 && work.batch.elements >= 16 { return .groupedColumns }
     return neighbors >= 4 && work.n >= 64 && work.n &* runBytes <= Work.packBytes ? .turnedColumns : nil
 }
