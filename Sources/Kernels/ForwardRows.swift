@@ -7,7 +7,7 @@ import CVector
 /// as many slices at once as a vector has lanes, then the results.
 func forwardRows(
     _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
-    _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool
+    _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool, far: Bool
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
@@ -15,7 +15,7 @@ func forwardRows(
     let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
     let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let isInPlace = x == UnsafeRawPointer(out)
-    let isAhead = Ahead.pays(rows, rowBytes)
+    let isAhead = far && Ahead.pays(rowBytes)
     let ahead = Ahead(
         input: isAhead ? (n > block ? 1 : 2) &* step &* xStride : 0,
         output: isAhead && !streaming ? step &* outStride : 0)

@@ -3,9 +3,10 @@
 import CKernels
 
 func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
-    kernels.pointee.forward_rows = { op, x, xStride, out, outStride, rows, n, scratch, streaming in
+    kernels.pointee.forward_rows = { op, x, xStride, out, outStride, rows, n, scratch, streaming, far in
         forwardRows(
-            Operation(op), x!, xStride, out!, outStride, rows, n, scratch!, streaming: streaming != 0)
+            Operation(op), x!, xStride, out!, outStride, rows, n, scratch!, streaming: streaming != 0,
+            far: far != 0)
     }
     kernels.pointee.forward_columns = { op, x, xStride, out, outStride, columns, n, scratch, streaming in
         forwardColumns(

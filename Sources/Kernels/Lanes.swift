@@ -166,11 +166,9 @@ struct Ahead {
     var input = 0
     var output = 0
 
-    /// Whether so many rows lie in memory, and a few of them would wait in the caches.
+    /// Whether a few rows in memory would wait in the caches.
     @inline(__always)
-    static func pays(_ rows: Int, _ rowBytes: Int) -> Bool {
-        rows &* rowBytes >= 4 &* 1024 &* 1024 && rowBytes <= 32768
-    }
+    static func pays(_ rowBytes: Int) -> Bool { rowBytes <= 32768 }
 
     @inline(__always)
     func prefetch(_ source: UnsafeRawPointer, _ target: UnsafeMutableRawPointer) {

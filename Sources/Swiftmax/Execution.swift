@@ -47,11 +47,12 @@ extension Work {
 
     @inline(__always)
     func callRows(
-        _ a: Operand, _ b: Operand, _ out: Operand, _ rows: Int, _ scratch: UnsafeMutableRawPointer
+        _ a: Operand, _ b: Operand, _ out: Operand, _ rows: Int, _ scratch: UnsafeMutableRawPointer,
+        far: Int32 = 0
     ) {
         if kind == .forward {
             kernels.pointee.forward_rows(
-                op, a.address, a.stride, out.address, out.stride, rows, n, scratch, streaming)
+                op, a.address, a.stride, out.address, out.stride, rows, n, scratch, streaming, far)
         } else {
             kernels.pointee.backward_rows(
                 op, a.address, a.stride, b.address, b.stride, out.address, out.stride, rows, n, scratch,
@@ -100,7 +101,8 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
             Work.Operand(address: work.pointee.start(index, i), stride: work.pointee.step(i))
         }
         work.pointee.callRows(
-            operand(0), operand(work.pointee.inputs &- 1), operand(work.pointee.output), rows, scratch)
+            operand(0), operand(work.pointee.inputs &- 1), operand(work.pointee.output), rows, scratch,
+            far: work.pointee.far)
         index &+= rows
     }
 }

@@ -65,9 +65,9 @@ void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *hi
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
 typedef struct swiftmax_kernels {
-    /// `rows` slices of `n` elements each.
+    /// `rows` slices of `n` elements each. Where they are `far`, in memory, some are asked for ahead.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
-                         intptr_t rows, intptr_t n, void *scratch, int32_t streaming);
+                         intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far);
     /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart.
     void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                             intptr_t columns, intptr_t n, void *scratch, int32_t streaming);
