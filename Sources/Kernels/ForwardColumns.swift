@@ -83,8 +83,8 @@ struct TileResult {
     /// and vectors. Several vectors of a row are written one after another, as memory likes it.
     @inline(__always)
     func write(_ body: (_ i: Int, _ v: Int, _ count: Int) -> Vector) {
-        let isAligned = (Int(bitPattern: address) | stride) & (vectorBytes &- 1) == 0
-        if present == 4 &* lanes && streaming && isAligned {
+        let streams = streaming && (Int(bitPattern: address) | stride) & (vectorBytes &- 1) == 0
+        if present == 4 &* lanes && streams {
             for i in 0..<n {
                 let row = address + i &* stride
                 vector_stream(row, body(i, 0, lanes))
@@ -103,7 +103,8 @@ struct TileResult {
         } else if present >= lanes {
             for v in 0..<present / lanes {
                 for i in 0..<n {
-                    vector_store(address + (i &* stride &+ v &* vectorBytes), body(i, v, lanes))
+                    let (target, result) = (address + (i &* stride &+ v &* vectorBytes), body(i, v, lanes))
+                    if streams { vector_stream(target, result) } else { vector_store(target, result) }
                 }
             }
         } else {
