@@ -285,11 +285,16 @@ func copyToPanel(
         target += 4 &* columnBytes
         column &+= 4 &* lanes
     }
+    // Of rows far apart the CPU reads none ahead by itself.
+    let ahead = 24 &* stride
     while column < count {
         let present = min(lanes, count &- column)
         var largest = splat(-.infinity)
         for i in 0..<n {
-            let value = load(x.element(column) + i &* stride, present)
+            let source = x.element(column) + i &* stride
+            vector_prefetch(source + ahead)
+            vector_prefetch(source + (ahead &+ vectorBytes))
+            let value = load(source, present)
             vector_store(target + i &* vectorBytes, value)
             largest = maximum(largest, value)
         }
