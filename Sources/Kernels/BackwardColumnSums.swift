@@ -10,8 +10,12 @@ struct GradientTile {
     /// Columns.
     let present: Int
     let n: Int
-    /// From an element to the one that is asked for with it: rows are too short for the CPU to read ahead by itself.
+    /// From an element to the one that is asked for with it, as rows are too short for the CPU to read ahead by itself: in
+    /// the next panel; or, of a panel too tall to wait in a cache, some rows on.
     let ahead: Int
+    /// Whether g and y are asked for with the sums and the results, or only g with those and y with these, which is enough
+    /// for panels that are close.
+    let asksForBoth: Bool
 
     @inline(__always) var vectors: Int { max(1, present / lanes) }
 
@@ -20,14 +24,15 @@ struct GradientTile {
     func columns(_ first: Int, _ count: Int) -> GradientTile {
         GradientTile(
             g: g.moved(by: first &* elementBytes), y: y.moved(by: first &* elementBytes), present: count,
-            n: n,
-            ahead: ahead)
+            n: n, ahead: ahead, asksForBoth: asksForBoth)
     }
 
     /// The elements from `first` on.
     @inline(__always)
     func from(_ first: Int) -> GradientTile {
-        GradientTile(g: g.from(first), y: y.from(first), present: present, n: n &- first, ahead: ahead)
+        GradientTile(
+            g: g.from(first), y: y.from(first), present: present, n: n &- first, ahead: ahead,
+            asksForBoth: asksForBoth)
     }
 }
 
@@ -48,6 +53,7 @@ func sumBlock(
             let g = tile.g.from(i).address + v &* vectorBytes
             let y = tile.y.from(i).address + v &* vectorBytes
             vector_prefetch(g + tile.ahead)
+            if op == .softmax && tile.asksForBoth { vector_prefetch(y + tile.ahead) }
             let term = load(g, present)
             let factor = op == .softmax ? load(y, present) : term
             var sum = isFirst ? LaneSum() : own[v]

@@ -15,6 +15,9 @@ private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 
 /// Up to so many elements the second cache holds a panel of two tiles, and the next.
 private var longestInPairs: Int { 128 }
 
+/// Of larger panels the second cache does not hold both inputs, and the next of one.
+private var tallBytes: Int { 256 &* 1024 }
+
 /// The backward operation on `columns` slices, a panel at a time.
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
@@ -31,9 +34,11 @@ func backwardColumns(
         let start = first &* elementBytes
         let left = columns &- first
         let present = left < lanes ? left : min(panelColumns, left / lanes &* lanes)
+        let rowBytes = present &* elementBytes
+        let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
         let panel = GradientTile(
             g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
-            ahead: present &* elementBytes)
+            ahead: isTall ? 12 &* g.stride : rowBytes, asksForBoth: isTall || streaming)
         var column = 0
         while column < present {
             let tile = panel.columns(column, min(tileColumns, present &- column))
@@ -65,9 +70,10 @@ func writeSoftmaxBackward(
     @inline(__always)
     func result(_ i: Int, _ column: Int, _ count: Int) -> Vector {
         let y = panel.y.from(i).address.element(column)
+        let g = panel.g.from(i).address.element(column)
         vector_prefetch(y + panel.ahead)
-        return table.backwardResult(from: column)(
-            .softmax, load(panel.g.from(i).address.element(column), count), load(y, count))
+        if panel.asksForBoth { vector_prefetch(g + panel.ahead) }
+        return table.backwardResult(from: column)(.softmax, load(g, count), load(y, count))
     }
     let isAligned = (Int(bitPattern: out) | outStride) & (vectorBytes &- 1) == 0
     if panel.present < lanes {
@@ -131,6 +137,9 @@ func writeLogSoftmaxBackward(
             if left >= 4 &* lanes && column >= head {
                 let y = y.element(column)
                 for v in 0..<4 { vector_prefetch(y + panel.ahead + v &* vectorBytes) }
+                if panel.asksForBoth {
+                    for v in 0..<4 { vector_prefetch(g.element(column) + panel.ahead + v &* vectorBytes) }
+                }
                 let four = table.logSoftmaxBackward(from: column, loadQuad(g.element(column)), loadQuad(y))
                 if streams {
                     streamQuad(out.element(column), four)
@@ -193,7 +202,9 @@ func scaledSum(
                 vector_widen(op == .softmax ? term * load(part.y.from(i).address, tile.present) : term)
         }
         addBlock(
-            op, GradientTile(g: scaled, y: part.y, present: tile.present, n: part.n, ahead: part.ahead),
+            op,
+            GradientTile(
+                g: scaled, y: part.y, present: tile.present, n: part.n, ahead: part.ahead, asksForBoth: false),
             isFirst: first == 0, table, 0, scratch)
         first &+= block
     }

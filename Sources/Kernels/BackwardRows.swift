@@ -105,6 +105,7 @@ func backwardSums(
 }
 
 /// The sum of one block of a row; see `GradientSum`.
+@inline(never)
 func rowSum(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, scale: Double,
     _ scratch: Scratch
@@ -279,6 +280,7 @@ func backwardRows(
 func wholeOctets(_ rows: Int) -> Int { rows < 8 ? rows : rows & ~7 }
 
 /// The backward operation on `rows` slices one after another: long ones, and any whose sums need care.
+@inline(never)
 func backwardLongRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool

@@ -212,6 +212,7 @@ func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x
 /// The maxima must be in the table, those of the rows themselves or of longer ones.
 ///
 /// - Returns: whether the maxima of the next rows were taken.
+@inline(never)
 func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: RowTails) -> Bool {
     let table = scratch.table
     let areOrdinary = table.setShifts(rows.count)

@@ -201,6 +201,7 @@ struct SliceTable {
     }
 
     /// The sums of the first `count` slices, from those of their virtual lanes.
+    @inline(never)
     func setTotals(_ count: Int, _ laneSums: LaneSums) {
         var slice = 0
         while slice < count {
