@@ -264,7 +264,7 @@ func backwardRows(
         if !table.setBackwardResults(count) {
             backwardLongRows(op, g, y, out, outStride, count, n, scratch, streaming: false)
         } else {
-            writeBackward(op, g, y, out, outStride, count, n, table, streaming: false)
+            writeBackward(op, g, y, out, outStride, count, n, table, streaming: streaming)
         }
         first &+= count
     }

@@ -66,7 +66,7 @@ func execute(
         let streams =
             !reduces && elements &* x.elementBytes >= streamingBytes
             && areWorthStreaming(
-                kind, slice.elements, x.elementBytes,
+                kind, op, slice.elements, x.elementBytes,
                 Int(bitPattern: inputs == 1 ? arrays.1.data : arrays.2.data))
         var work = Work(
             kind: kind, op: op, dtype: x.dtype, elementBytes: x.elementBytes,
@@ -89,13 +89,18 @@ private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 /// From this size on an input is not found in the inner caches.
 private var farBytes: Int { 4 &* 1024 &* 1024 }
 
-/// Whether rows are long enough to be streamed. Those that go through phases many at a time are written in short turns, which must
-/// not have parts of cache lines at their ends, nor the shorter of them at the ends of rows; those of gradients are too
-/// short for it to pay.
-private func areWorthStreaming(_ kind: Work.Kind, _ n: Int, _ elementBytes: Int, _ output: Int) -> Bool {
+/// Whether rows are long enough to be streamed. Those that go through phases many at a time are written in short turns,
+/// which must not have parts of cache lines at their ends, nor the shorter of them at the ends of rows. For gradients it
+/// pays in Double alone, and not where their arithmetic takes longer than memory.
+private func areWorthStreaming(
+    _ kind: Work.Kind, _ op: Int32, _ n: Int, _ elementBytes: Int, _ output: Int
+) -> Bool {
     if n > Int(SWIFTMAX_BLOCK) { return true }
     let isAligned = output % 64 == 0
-    return kind == .forward && n &* elementBytes % 64 == 0 && n >= (isAligned ? 64 : 512)
+    if kind == .backward && (elementBytes < 8 || op != Int32(SWIFTMAX_OP_SOFTMAX) || !isAligned) {
+        return false
+    }
+    return n &* elementBytes % 64 == 0 && n >= (isAligned ? 64 : 512)
 }
 
 /// The same of columns, whose output leaves the inner caches between their tiles.

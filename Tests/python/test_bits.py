@@ -180,6 +180,16 @@ def test_long_rows(dtype: str, length: int) -> None:
     assert softmax(x, out=x) == expected
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+def test_rows_in_memory(name: str, dtype: str) -> None:
+    """Rows so many that they are asked for ahead and written past the caches, and the same as columns."""
+    shape = (13 << 20) // (64 * np.dtype(dtype).itemsize), 64
+    arrays = [np.resize(part, shape) for part in slices(name, 6, "wide", 9973, dtype)]
+    expected = call(name, [np.asfortranarray(array) for array in arrays], axis=1)
+    assert call(name, arrays, axis=1).tobytes() == expected.tobytes()
+
+
 # ---- Threads ------------------------------------------------------------------------------------
 
 
