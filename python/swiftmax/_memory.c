@@ -15,9 +15,12 @@
 #define KEPT_BLOCKS 8
 
 /* A block is a mapping of its own, so that dropping it leaves no hole in a heap. It consists of whole
- * huge pages: one page fault for 2 MiB instead of 512. The data follows this header. */
+ * huge pages: one page fault for 2 MiB instead of 512. The data follows this header, half a page behind the
+ * start of one: the CPU takes a load for one of what is yet to be stored a multiple of 4 KiB from it, and
+ * large arrays of NumPy start with a page, so that the results would follow their elements too closely. */
 typedef struct {
     _Alignas(64) size_t capacity; /* bytes of the whole mapping */
+    char distance[2048];
 } Block;
 
 /* The kept blocks, oldest first. */
