@@ -246,7 +246,7 @@ func writeBackward(
 /// The backward operation on `rows` slices.
 func backwardRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
+    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool, far: Bool
 ) {
     if n > block {
         backwardLongRows(op, g, y, out, outStride, rows, n, scratch, streaming: streaming)
@@ -254,7 +254,8 @@ func backwardRows(
     }
     // Short rows in phases, as in `shortRowStats`.
     let table = scratch.table
-    let batch = wholeOctets(min(gradientBatch, max(1, gradientBatchBytes / (n &* elementBytes))))
+    let batchBytes = far ? gradientBatchBytes / (op == .softmax ? 4 : 2) : gradientBatchBytes
+    let batch = wholeOctets(min(gradientBatch, max(1, batchBytes / (n &* elementBytes))))
     var first = 0
     while first < rows {
         let count = min(batch, rows &- first)
@@ -270,8 +271,8 @@ func backwardRows(
     }
 }
 
-/// Rows whose gradients are taken through all phases together: few, so that memory is read and written in turns too
-/// short for it to notice.
+/// Rows whose gradients are taken through all phases together: few, so that they stay in the first cache; and a part of
+/// these where they lie in memory, to read and write that in turns too short for it to notice.
 @inline(__always) var gradientBatch: Int { 64 }
 @inline(__always) var gradientBatchBytes: Int { 8704 }
 

@@ -40,10 +40,10 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     kernels.pointee.exact_log = { sum, max in logOfExact(sum!.pointee, max: max) }
 
     kernels.pointee.backward_rows = {
-        op, g, gStride, y, yStride, out, outStride, rows, n, scratch, streaming in
+        op, g, gStride, y, yStride, out, outStride, rows, n, scratch, streaming, far in
         backwardRows(
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
-            out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0)
+            out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0, far: far != 0)
     }
     kernels.pointee.backward_columns = {
         op, g, gStride, y, yStride, out, outStride, columns, n, scratch, streaming in

@@ -65,7 +65,7 @@ void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *hi
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
 typedef struct swiftmax_kernels {
-    /// `rows` slices of `n` elements each. Where they are `far`, in memory, some are asked for ahead.
+    /// `rows` slices of `n` elements each. Where they are `far`, in memory, their order suits it.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                          intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far);
     /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart.
@@ -88,7 +88,7 @@ typedef struct swiftmax_kernels {
     void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                           const void *output, intptr_t output_stride, void *grad_input,
                           intptr_t grad_input_stride, intptr_t rows, intptr_t n, void *scratch,
-                          int32_t streaming);
+                          int32_t streaming, int32_t far);
     void (*backward_columns)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, intptr_t n, void *scratch,
