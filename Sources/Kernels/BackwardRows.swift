@@ -252,7 +252,7 @@ func backwardRows(
         backwardLongRows(op, g, y, out, outStride, rows, n, scratch, streaming: streaming)
         return
     }
-    // Short rows in phases, as in `shortRowStats`.
+    // Short rows in phases, as in `forwardRows`.
     let table = scratch.table
     let batchBytes = far ? gradientBatchBytes / (op == .softmax ? 4 : 2) : gradientBatchBytes
     let batch = wholeOctets(min(gradientBatch, max(1, batchBytes / (n &* elementBytes))))

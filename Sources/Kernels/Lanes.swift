@@ -158,26 +158,6 @@ func streamQuad(_ address: UnsafeMutableRawPointer, _ value: Quad) {
     vector_stream(address + 3 &* vectorBytes, value.d)
 }
 
-/// How far beyond the elements that are written to ask for those of later rows, in bytes: 0 where there is no need, and for
-/// the output also where it goes past the caches.
-///
-/// The CPU by itself does not read memory as far ahead as the arithmetic of some rows takes.
-struct Ahead {
-    var input = 0
-    var output = 0
-
-    /// Whether a few rows in memory would wait in the caches.
-    @inline(__always)
-    static func pays(_ rowBytes: Int) -> Bool { rowBytes <= 32768 }
-
-    @inline(__always)
-    func prefetch(_ source: UnsafeRawPointer, _ target: UnsafeMutableRawPointer) {
-        if input == 0 { return }
-        vector_prefetch(source + input)
-        if output != 0 { vector_prefetch(target + output) }
-    }
-}
-
 /// Whether a head can bring the stores of a row of `n` elements to vector alignment.
 @inline(__always)
 private func canAlign(_ row: UnsafeRawPointer, _ n: Int) -> Bool {

@@ -65,7 +65,8 @@ void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *hi
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
 typedef struct swiftmax_kernels {
-    /// `rows` slices of `n` elements each. Where they are `far`, in memory, their order suits it.
+    /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
+    /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                          intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far);
     /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart.
