@@ -141,7 +141,7 @@ def test_views(view: str, name: str, dtype: str) -> None:
 @pytest.mark.parametrize("name", BACKWARD)
 @pytest.mark.parametrize("length", [33, 64, 500, 5000])
 def test_gradients_back_with_a_sum_out_of_range(length: int, name: str, dtype: str) -> None:
-    """Rows in reverse order, of which one has a sum that is not a number, and one a sum that overflows."""
+    """Reversed rows: one has a sum that is not a number, one a sum that overflows."""
     grad_output, output = (
         np.resize(part, (30, length)) for part in slices(name, 5, "wide", 9973, dtype)
     )
@@ -183,7 +183,7 @@ def test_long_rows(dtype: str, length: int) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
 def test_rows_in_memory(name: str, dtype: str) -> None:
-    """Rows so many that they are asked for ahead and written past the caches, and the same as columns."""
+    """So many rows that they are asked for ahead and written past the caches; as columns too."""
     shape = (13 << 20) // (64 * np.dtype(dtype).itemsize), 64
     arrays = [np.resize(part, shape) for part in slices(name, 6, "wide", 9973, dtype)]
     expected = call(name, [np.asfortranarray(array) for array in arrays], axis=1)
