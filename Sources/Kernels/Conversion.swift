@@ -1,4 +1,4 @@
-// Ways into and out of a kernel: strides, transposition, masks and 16-bit types.
+// Ways into a kernel and out of it: strides, transposition and masks. Those of 16-bit types are in HalfFormat.swift.
 
 import CVector
 
@@ -126,37 +126,3 @@ func fillWhereFalse(
         i &+= 1
     }
 }
-
-#if SWIFTMAX_FLOAT32
-    func widenFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
-        var i = 0
-        while i &+ 16 <= n {
-            halves_widen(source + 2 &* i, destination + 4 &* i)
-            i &+= 16
-        }
-        while i < n {
-            half_widen(source + 2 &* i, destination + 4 &* i)
-            i &+= 1
-        }
-    }
-
-    func narrowFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
-        var i = 0
-        while i &+ 16 <= n {
-            halves_narrow(source + 4 &* i, destination + 2 &* i)
-            i &+= 16
-        }
-        while i < n {
-            half_narrow(source + 4 &* i, destination + 2 &* i)
-            i &+= 1
-        }
-    }
-
-    func widenBFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
-        bfloats_widen(source, destination, n)
-    }
-
-    func narrowBFloat16(_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int) {
-        bfloats_narrow(source, destination, n)
-    }
-#endif

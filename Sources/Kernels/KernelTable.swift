@@ -85,10 +85,10 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         fillWhereFalse(elements!, mask!, Element(fill), n)
     }
     #if SWIFTMAX_FLOAT32
-        kernels.pointee.widen_float16 = { widenFloat16($0!, $1!, $2) }
-        kernels.pointee.widen_bfloat16 = { widenBFloat16($0!, $1!, $2) }
-        kernels.pointee.narrow_float16 = { narrowFloat16($0!, $1!, $2) }
-        kernels.pointee.narrow_bfloat16 = { narrowBFloat16($0!, $1!, $2) }
+        kernels.pointee.widen_float16 = { Float16Format.widen($0!, $1!, $2, ahead: $3) }
+        kernels.pointee.widen_bfloat16 = { BFloat16Format.widen($0!, $1!, $2, ahead: $3) }
+        kernels.pointee.narrow_float16 = { Float16Format.narrow($0!, $1!, $2, streaming: $3 != 0) }
+        kernels.pointee.narrow_bfloat16 = { BFloat16Format.narrow($0!, $1!, $2, streaming: $3 != 0) }
     #endif
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
         kernels.pointee.backward_other_rows = {

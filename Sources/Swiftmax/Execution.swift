@@ -48,7 +48,7 @@ extension Work {
     @inline(__always)
     func callRows(
         _ a: Operand, _ b: Operand, _ out: Operand, _ rows: Int, _ scratch: UnsafeMutableRawPointer,
-        far: Int32 = 0
+        streaming: Int32 = 0, far: Int32 = 0
     ) {
         if kind == .forward {
             kernels.pointee.forward_rows(
@@ -62,7 +62,8 @@ extension Work {
 
     @inline(never)
     func callColumns(
-        _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer
+        _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer,
+        streaming: Int32 = 0
     ) {
         if kind == .forward {
             kernels.pointee.forward_columns(
@@ -102,7 +103,7 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
         }
         work.pointee.callRows(
             operand(0), operand(work.pointee.inputs &- 1), operand(work.pointee.output), rows, scratch,
-            far: work.pointee.far)
+            streaming: work.pointee.streaming, far: work.pointee.far)
         index &+= rows
     }
 }
@@ -144,7 +145,7 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
         if end &- odd > column {
             work.callColumns(
                 operand(0, column), operand(work.inputs &- 1, column), operand(work.output, column),
-                end &- odd &- column, scratch)
+                end &- odd &- column, scratch, streaming: work.streaming)
         }
         for column in end &- odd..<end {
             work.callPackedColumn(

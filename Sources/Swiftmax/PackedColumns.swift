@@ -45,7 +45,9 @@ func runPackedColumns(
             let (source, step) = (start(operand, column), work.across.stride(0, operand))
             let pack = packs.input(operand)
             if work.isSimple {
-                work.gather(source, work.elementStride(operand), step, work.n, count, pack, packs)
+                work.gather(
+                    source, work.elementStride(operand), step, work.n, count, pack, packs,
+                    ahead: work.n < 16 ? 2 &* count &* step : 4 &* work.elementStride(operand))
                 continue
             }
             for i in 0..<work.n {

@@ -146,7 +146,7 @@ func runPackedRows(
         } else if isRun && work.isRow(work.output) {
             let target = Work.Operand(
                 address: work.start(slice, work.output), stride: work.step(work.output))
-            work.callRows(x, other, target, rows, packs.kernel)
+            work.callRows(x, other, target, rows, packs.kernel, streaming: work.streaming)
         } else {
             let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
             work.callRows(x, other, packed, rows, packs.kernel)

@@ -8,24 +8,25 @@ extension Work {
     /// Whether elements have the type the kernels compute in.
     var isWide: Bool { elementBytes == wideBytes }
 
-    /// `count` elements, `stride` bytes apart, to contiguous ones of the wide type.
+    /// `count` elements, `stride` bytes apart, to contiguous ones of the wide type. Those `ahead` bytes from them, if not
+    /// 0, are asked for.
     @inline(never)
     func gather(
         _ source: UnsafeMutableRawPointer, _ stride: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
-        _ packs: Packs
+        _ packs: Packs, ahead: Int = 0
     ) {
         if isWide && stride == elementBytes {
             memcpy(target, source, count &* elementBytes)
         } else if isWide {
             kernels.pointee.gather(source, 0, stride, target, 1, count)
         } else if stride == elementBytes {
-            widen(source, target, count)
+            widen(source, target, count, ahead)
         } else {
             var first = 0
             while first < count {
                 let part = min(count &- first, Work.stagingBytes / 2)
                 copy(source + first &* stride, stride, packs.staging, 2, part, 2)
-                widen(packs.staging, target + first &* wideBytes, part)
+                widen(packs.staging, target + first &* wideBytes, part, 0)
                 first &+= part
             }
         }
@@ -34,15 +35,17 @@ extension Work {
     /// The same of `rows` rows, `rowStride` bytes apart.
     func gather(
         _ source: UnsafeMutableRawPointer, _ rowStride: Int, _ stride: Int, _ rows: Int, _ count: Int,
-        _ target: UnsafeMutableRawPointer, _ packs: Packs
+        _ target: UnsafeMutableRawPointer, _ packs: Packs, ahead: Int = 0
     ) {
         if rowStride == count &* stride {
-            gather(source, stride, rows &* count, target, packs)
+            gather(source, stride, rows &* count, target, packs, ahead: max(ahead, 4096))
         } else if isWide && stride != elementBytes {
             kernels.pointee.gather(source, rowStride, stride, target, rows, count)
         } else {
             for r in 0..<rows {
-                gather(source + r &* rowStride, stride, count, target + r &* count &* wideBytes, packs)
+                gather(
+                    source + r &* rowStride, stride, count, target + r &* count &* wideBytes, packs,
+                    ahead: ahead)
             }
         }
     }
@@ -56,12 +59,12 @@ extension Work {
         if isWide {
             copy(source, elementBytes, target, stride, count, elementBytes)
         } else if stride == elementBytes {
-            narrow(source, target, count)
+            narrow(source, target, count, count >= Work.streamedRun ? streaming : 0)
         } else {
             var first = 0
             while first < count {
                 let part = min(count &- first, Work.stagingBytes / 2)
-                narrow(source + first &* wideBytes, packs.staging, part)
+                narrow(source + first &* wideBytes, packs.staging, part, 0)
                 copy(packs.staging, 2, target + first &* stride, stride, part, 2)
                 first &+= part
             }
@@ -69,22 +72,23 @@ extension Work {
     }
 
     private func widen(
-        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int
+        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int, _ ahead: Int
     ) {
         if dtype == Int32(SWIFTMAX_FLOAT16) {
-            kernels.pointee.widen_float16(source, target, count)
+            kernels.pointee.widen_float16(source, target, count, ahead)
         } else {
-            kernels.pointee.widen_bfloat16(source, target, count)
+            kernels.pointee.widen_bfloat16(source, target, count, ahead)
         }
     }
 
     private func narrow(
-        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int
+        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int,
+        _ streaming: Int32
     ) {
         if dtype == Int32(SWIFTMAX_FLOAT16) {
-            kernels.pointee.narrow_float16(source, target, count)
+            kernels.pointee.narrow_float16(source, target, count, streaming)
         } else {
-            kernels.pointee.narrow_bfloat16(source, target, count)
+            kernels.pointee.narrow_bfloat16(source, target, count, streaming)
         }
     }
 }

@@ -65,9 +65,10 @@ func execute(
         let isDouble = x.dtype == Int32(SWIFTMAX_FLOAT64)
         let streams =
             !reduces && elements &* x.elementBytes >= streamingBytes
-            && areWorthStreaming(
-                kind, op, slice.elements, x.elementBytes,
-                Int(bitPattern: inputs == 1 ? arrays.1.data : arrays.2.data))
+            && (x.elementBytes == 2
+                || areWorthStreaming(
+                    kind, op, slice.elements, x.elementBytes,
+                    Int(bitPattern: inputs == 1 ? arrays.1.data : arrays.2.data)))
         var work = Work(
             kind: kind, op: op, dtype: x.dtype, elementBytes: x.elementBytes,
             kernels: activeKernels(isDouble: isDouble), inputs: inputs,
@@ -152,6 +153,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
     if nearest >= 0 && fits {
         work.takeColumns(nearest)
+        if elements &* work.wideBytes >= columnStreamingBytes { work.streaming = 1 }
         work.unitSlices = max(16, min(1024, Work.widePackBytes / sliceBytes) & ~15)
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
         return true

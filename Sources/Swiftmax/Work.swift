@@ -72,6 +72,9 @@ extension Work {
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }
 
+    /// Elements that are worth going past the caches with, of which the first and the last lines never do.
+    static var streamedRun: Int { 512 }
+
     static var scratchBytes: Int {
         Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* columnPackBytes &+ packBytes / 4 &+ stagingBytes
             &+ 3 &* Dimensions.bytes

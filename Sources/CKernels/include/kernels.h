@@ -120,11 +120,12 @@ typedef struct swiftmax_kernels {
     /// Sets destination[i] to `fill` where mask[i] is 0, for i < n; `fill` points at an element.
     void (*fill_where_false)(void *destination, const uint8_t *mask, double fill, intptr_t n);
 
-    /// 16-bit types to float32 and back, rounded to nearest even; null in float64 kernels.
-    void (*widen_float16)(const void *source, void *destination, intptr_t n);
-    void (*widen_bfloat16)(const void *source, void *destination, intptr_t n);
-    void (*narrow_float16)(const void *source, void *destination, intptr_t n);
-    void (*narrow_bfloat16)(const void *source, void *destination, intptr_t n);
+    /// 16-bit types to float32 and back, rounded to nearest even; null in float64 kernels. The lines `ahead`
+    /// bytes after those of `source` are asked for, 0 for none; `streaming` as above.
+    void (*widen_float16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
+    void (*widen_bfloat16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
+    void (*narrow_float16)(const void *source, void *destination, intptr_t n, int32_t streaming);
+    void (*narrow_bfloat16)(const void *source, void *destination, intptr_t n, int32_t streaming);
 } swiftmax_kernels;
 
 /// Each fills in the table of one compilation of the kernels: the only symbols they export.

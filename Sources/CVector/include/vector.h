@@ -471,33 +471,6 @@ SWIFTMAX_INLINE void half_narrow(const void *source, void *destination) {
     __builtin_memcpy(destination, &result, 2);
 }
 
-/// Sixteen at once, by the CPU's own instruction where it has one.
-SWIFTMAX_INLINE void halves_widen(const void *source, void *destination) {
-#if defined(__AVX512F__)
-    _mm512_storeu_ps(destination, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)source)));
-#elif defined(__F16C__)
-    for (int i = 0; i < 16; i += 8)
-        _mm256_storeu_ps((float *)destination + i,
-                         _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)source + i))));
-#else
-    for (int i = 0; i < 16; i++)
-        half_widen((const uint16_t *)source + i, (float *)destination + i);
-#endif
-}
-
-SWIFTMAX_INLINE void halves_narrow(const void *source, void *destination) {
-#if defined(__AVX512F__)
-    _mm256_storeu_si256((__m256i *)destination, _mm512_cvtps_ph(_mm512_loadu_ps(source), 0));
-#elif defined(__F16C__)
-    for (int i = 0; i < 16; i += 8)
-        _mm_storeu_si128((__m128i *)((uint16_t *)destination + i),
-                         _mm256_cvtps_ph(_mm256_loadu_ps((const float *)source + i), 0));
-#else
-    for (int i = 0; i < 16; i++)
-        half_narrow((const float *)source + i, (uint16_t *)destination + i);
-#endif
-}
-
 typedef uint16_t swiftmax_half_words __attribute__((ext_vector_type(SWIFTMAX_LANES)));
 
 SWIFTMAX_INLINE swiftmax_bits bfloat_bits(swiftmax_half_words halves) {
@@ -512,7 +485,7 @@ SWIFTMAX_INLINE swiftmax_half_words bfloat_round(swiftmax_bits bits) {
     return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), swiftmax_half_words);
 }
 
-#if defined(__F16C__)
+#if defined(__F16C__) && !defined(__AVX512BW__)
 /// Up to three 16-bit elements, the first in the lowest bits, and zeros.
 SWIFTMAX_INLINE uint64_t halves_piece(const uint16_t *address, intptr_t count) {
     uint16_t last = 0;
@@ -526,12 +499,13 @@ SWIFTMAX_INLINE uint64_t halves_piece(const uint16_t *address, intptr_t count) {
     }
     return piece;
 }
+#endif
 
 /// A vector of 16-bit elements: `count` of them, and zeros in the other lanes.
 SWIFTMAX_INLINE swiftmax_half_words halves_load_partial(const void *address, intptr_t count) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     return (swiftmax_half_words)_mm256_maskz_loadu_epi16(SWIFTMAX_MASK(count), address);
-#else
+#elif defined(__F16C__)
     const uint16_t *first = address;
     uint64_t low = 0, high = 0;
     if (count < 4) {
@@ -541,6 +515,12 @@ SWIFTMAX_INLINE swiftmax_half_words halves_load_partial(const void *address, int
         high = halves_piece(first + 4, count - 4);
     }
     return (swiftmax_half_words)_mm_set_epi64x((int64_t)high, (int64_t)low);
+#else
+    swiftmax_half_words halves = 0;
+    for (intptr_t i = 0; i < SWIFTMAX_LANES; i++)
+        if (i < count)
+            __builtin_memcpy((char *)&halves + 2 * i, (const char *)address + 2 * i, 2);
+    return halves;
 #endif
 }
 
@@ -554,10 +534,19 @@ SWIFTMAX_INLINE void halves_store(void *address, swiftmax_half_words halves) {
     __builtin_memcpy(address, &halves, sizeof halves);
 }
 
+/// As vector_stream.
+SWIFTMAX_INLINE void halves_stream(void *address, swiftmax_half_words halves) {
+#if defined(__AVX512F__)
+    // A store that narrows on its way would go through the caches.
+    __asm__("" : "+v"(halves));
+#endif
+    __builtin_nontemporal_store(halves, (swiftmax_half_words *)address);
+}
+
 SWIFTMAX_INLINE void halves_store_partial(void *address, swiftmax_half_words halves, intptr_t count) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     _mm256_mask_storeu_epi16(address, SWIFTMAX_MASK(count), (__m256i)halves);
-#else
+#elif defined(__F16C__)
     uint16_t *first = address;
     uint64_t piece = (uint64_t)_mm_cvtsi128_si64((__m128i)halves);
     if (count & 4) {
@@ -572,6 +561,10 @@ SWIFTMAX_INLINE void halves_store_partial(void *address, swiftmax_half_words hal
     }
     if (count & 1)
         __builtin_memcpy(first, &piece, 2);
+#else
+    for (intptr_t i = 0; i < SWIFTMAX_LANES; i++)
+        if (i < count)
+            __builtin_memcpy((char *)address + 2 * i, (const char *)&halves + 2 * i, 2);
 #endif
 }
 
@@ -601,20 +594,30 @@ SWIFTMAX_INLINE void bfloat_pairs_store(void *address, swiftmax_bits pairs) {
     vector_store(address, (swiftmax_vector)pairs);
 }
 
-/// float16 and back, rounded to nearest even.
+/// float16 and back, rounded to nearest even, by the CPU's own instruction where it has one.
 SWIFTMAX_INLINE swiftmax_vector vector_from_halves(swiftmax_half_words halves) {
 #if defined(__AVX512F__)
     return (swiftmax_vector)_mm512_cvtph_ps((__m256i)halves);
-#else
+#elif defined(__F16C__)
     return (swiftmax_vector)_mm256_cvtph_ps((__m128i)halves);
+#else
+    swiftmax_vector v;
+    for (int i = 0; i < SWIFTMAX_LANES; i++)
+        half_widen((const char *)&halves + 2 * i, (char *)&v + 4 * i);
+    return v;
 #endif
 }
 
 SWIFTMAX_INLINE swiftmax_half_words vector_to_halves(swiftmax_vector v) {
 #if defined(__AVX512F__)
     return (swiftmax_half_words)_mm512_cvtps_ph((__m512)v, 0);
-#else
+#elif defined(__F16C__)
     return (swiftmax_half_words)_mm256_cvtps_ph((__m256)v, 0);
+#else
+    swiftmax_half_words halves;
+    for (int i = 0; i < SWIFTMAX_LANES; i++)
+        half_narrow((const char *)&v + 4 * i, (char *)&halves + 2 * i);
+    return halves;
 #endif
 }
 
@@ -625,39 +628,6 @@ SWIFTMAX_INLINE swiftmax_vector vector_from_bfloats(swiftmax_half_words halves) 
 
 SWIFTMAX_INLINE swiftmax_half_words vector_to_bfloats(swiftmax_vector v) {
     return bfloat_round((swiftmax_bits)v);
-}
-#endif
-
-SWIFTMAX_INLINE void bfloats_widen(const void *source, void *destination, intptr_t n) {
-    intptr_t i = 0;
-    for (; i + SWIFTMAX_LANES <= n; i += SWIFTMAX_LANES) {
-        swiftmax_half_words halves;
-        __builtin_memcpy(&halves, (const uint16_t *)source + i, sizeof halves);
-        swiftmax_bits bits = bfloat_bits(halves);
-        __builtin_memcpy((float *)destination + i, &bits, sizeof bits);
-    }
-    for (; i < n; i++) {
-        uint16_t half;
-        __builtin_memcpy(&half, (const uint16_t *)source + i, 2);
-        uint32_t bits = bfloat_bits((swiftmax_half_words)half)[0];
-        __builtin_memcpy((float *)destination + i, &bits, 4);
-    }
-}
-
-SWIFTMAX_INLINE void bfloats_narrow(const void *source, void *destination, intptr_t n) {
-    intptr_t i = 0;
-    for (; i + SWIFTMAX_LANES <= n; i += SWIFTMAX_LANES) {
-        swiftmax_bits bits;
-        __builtin_memcpy(&bits, (const float *)source + i, sizeof bits);
-        swiftmax_half_words halves = bfloat_round(bits);
-        __builtin_memcpy((uint16_t *)destination + i, &halves, sizeof halves);
-    }
-    for (; i < n; i++) {
-        uint32_t bits;
-        __builtin_memcpy(&bits, (const float *)source + i, 4);
-        uint16_t half = bfloat_round((swiftmax_bits)bits)[0];
-        __builtin_memcpy((uint16_t *)destination + i, &half, 2);
-    }
 }
 
 #endif
