@@ -178,14 +178,17 @@ func writeSoftmax(
     }
 }
 
-/// Calls `write` once, in one of two copies: short rows would suffer from the questions alone.
+/// Calls `write` once, in one of two copies: short rows would suffer from the questions alone, but where vectors are
+/// narrow not as much as the copy has bytes.
 @inline(__always)
 private func specialized(streaming: Bool, ahead: Ahead, _ write: (Bool, Ahead) -> Void) {
-    if streaming || ahead.input != 0 {
-        write(streaming, ahead)
-    } else {
-        write(false, Ahead())
-    }
+    #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+        if !streaming && ahead.input == 0 {
+            write(false, Ahead())
+            return
+        }
+    #endif
+    write(streaming, ahead)
 }
 
 /// The softmax of the only row, or of a part of it, whose exponentials are computed again.

@@ -75,9 +75,10 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             streaming: streaming != 0)
     }
 
-    kernels.pointee.gather = { source, rowStride, stride, destination, rows, n in
-        gather(source!, rowStride, stride, destination!, rows, n)
+    kernels.pointee.gather = { source, rowStride, stride, destination, rows, n, ahead in
+        gather(source!, rowStride, stride, destination!, rows, n, ahead: ahead)
     }
+    kernels.pointee.stream = { stream($0!, $1!, $2) }
     kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in
         transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
     }

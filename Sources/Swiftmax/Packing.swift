@@ -18,7 +18,7 @@ extension Work {
         if isWide && stride == elementBytes {
             memcpy(target, source, count &* elementBytes)
         } else if isWide {
-            kernels.pointee.gather(source, 0, stride, target, 1, count)
+            kernels.pointee.gather(source, 0, stride, target, 1, count, ahead)
         } else if stride == elementBytes {
             widen(source, target, count, ahead)
         } else {
@@ -40,7 +40,7 @@ extension Work {
         if rowStride == count &* stride {
             gather(source, stride, rows &* count, target, packs, ahead: max(ahead, 4096))
         } else if isWide && stride != elementBytes {
-            kernels.pointee.gather(source, rowStride, stride, target, rows, count)
+            kernels.pointee.gather(source, rowStride, stride, target, rows, count, ahead)
         } else {
             for r in 0..<rows {
                 gather(
@@ -56,10 +56,13 @@ extension Work {
         _ source: UnsafeMutableRawPointer, _ count: Int, _ target: UnsafeMutableRawPointer, _ stride: Int,
         _ packs: Packs
     ) {
-        if isWide {
+        let streams = streaming != 0 && stride == elementBytes && count >= Work.streamedRun
+        if isWide && streams {
+            kernels.pointee.stream(source, target, count)
+        } else if isWide {
             copy(source, elementBytes, target, stride, count, elementBytes)
         } else if stride == elementBytes {
-            narrow(source, target, count, count >= Work.streamedRun ? streaming : 0)
+            narrow(source, target, count, streams ? 1 : 0)
         } else {
             var first = 0
             while first < count {

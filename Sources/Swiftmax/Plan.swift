@@ -146,7 +146,8 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
         if elements &* work.elementBytes >= columnStreamingBytes { work.streaming = 1 }
-        work.unitSlices = min(work.across.size(0), max(256, unitBytes / sliceBytes & ~255))
+        work.unitSlices = min(
+            work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
@@ -154,7 +155,8 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     if nearest >= 0 && fits {
         work.takeColumns(nearest)
         if elements &* work.wideBytes >= columnStreamingBytes { work.streaming = 1 }
-        work.unitSlices = max(16, min(1024, Work.widePackBytes / sliceBytes) & ~15)
+        let most = max(16, min(1024, Work.widePackBytes / sliceBytes) & ~15)
+        work.unitSlices = unitColumns(work, elements, most: most)
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
@@ -173,6 +175,14 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     work.unitSlices = max(1, work.cachedBytes / sliceBytes)
     share(.packedRows, &work, work.rowUnits, elements: elements, scratch)
     return true
+}
+
+/// `most` columns, or fewer where not every thread would have two units. Tiles begin at a cache line where arrays do.
+private func unitColumns(_ work: Work, _ elements: Int, most: Int) -> Int {
+    let threads = threadsWorth(elements)
+    if threads <= 1 { return most }
+    let share = work.across.size(0) &* work.batch.elements / (2 &* threads)
+    return min(most, (share &+ 63) & ~63)
 }
 
 /// Whether the kernels read and write the rows of a gradient as they lie, in 16 bits or with both inputs in reverse order.

@@ -56,7 +56,7 @@ func share(
     _ path: Path, _ work: UnsafePointer<Work>, _ units: Int, elements: Int,
     _ scratch: UnsafeMutableRawPointer
 ) {
-    let threads = min(min(threadLimit(), units), elements / elementsPerThread)
+    let threads = min(units, threadsWorth(elements))
     if threads <= 1 {
         path.run(work, 0, units, scratch)
         return
@@ -73,6 +73,9 @@ func share(
         Shared.takePieces(shared, scratch)
     }
 }
+
+/// How many threads so many elements are worth.
+func threadsWorth(_ elements: Int) -> Int { min(threadLimit(), elements / elementsPerThread) }
 
 /// Below this many elements for each, a further thread costs more than it gains.
 private var elementsPerThread: Int { 32768 }

@@ -66,8 +66,8 @@ extension Work {
     /// they are made of stay in the first cache. The phases of forward kernels want many rows.
     static var packBytes: Int { 256 &* 1024 }
     static var columnPackBytes: Int { 4096 &* 1024 }
-    /// Packs of columns leave the caches so that their rows are long enough to be read ahead in.
-    static var widePackBytes: Int { 1024 &* 1024 }
+    /// Packs of columns leave the inner caches so that their rows are long enough to be read ahead in.
+    static var widePackBytes: Int { 2048 &* 1024 }
     var cachedBytes: Int { kind == .backward ? 4096 : 12288 }
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }

@@ -111,17 +111,19 @@ typedef struct swiftmax_kernels {
                            intptr_t n, const swiftmax_stats *stats, void *scratch, int32_t streaming);
 
     /// destination[r * n + i] = the element `row_stride` * r + `stride` * i bytes from `source`, for r <
-    /// rows, i < n.
+    /// rows, i < n. The lines `ahead` bytes after those of `source` are asked for, 0 for none.
     void (*gather)(const void *source, intptr_t row_stride, intptr_t stride, void *destination, intptr_t rows,
-                   intptr_t n);
+                   intptr_t n, intptr_t ahead);
+    /// destination[i] = source[i] for i < n, past the caches.
+    void (*stream)(const void *source, void *destination, intptr_t n);
     /// destination[j][i] = source[i][j] for i < rows, j < columns.
     void (*transpose)(const void *source, intptr_t source_stride, void *destination,
                       intptr_t destination_stride, intptr_t rows, intptr_t columns);
     /// Sets destination[i] to `fill` where mask[i] is 0, for i < n; `fill` points at an element.
     void (*fill_where_false)(void *destination, const uint8_t *mask, double fill, intptr_t n);
 
-    /// 16-bit types to float32 and back, rounded to nearest even; null in float64 kernels. The lines `ahead`
-    /// bytes after those of `source` are asked for, 0 for none; `streaming` as above.
+    /// 16-bit types to float32 and back, rounded to nearest even; null in float64 kernels. `ahead` and
+    /// `streaming` as above.
     void (*widen_float16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
     void (*widen_bfloat16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
     void (*narrow_float16)(const void *source, void *destination, intptr_t n, int32_t streaming);
