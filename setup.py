@@ -77,8 +77,13 @@ class BuildSwiftmax(build_ext):
             )
         products = self.scratch / "release"
         # The linker takes of libSwiftmax.a what these do not define, which is all but the kernels.
-        variants = isolate_variants(products)
-        libraries = [*variants, products / "libSwiftmax.a", *dispatch_libraries()]
+        libraries = [
+            *isolate_variants(products),
+            *(
+                without_unwinding(library, self.scratch)
+                for library in (products / "libSwiftmax.a", *dispatch_libraries())
+            ),
+        ]
         for extension in self.extensions:
             extension.extra_objects += [str(library) for library in libraries]
             extension.depends += [str(library) for library in libraries]
@@ -126,6 +131,18 @@ def dispatch_libraries() -> list[Path]:
     return found
 
 
+# Nothing is ever thrown through the library, and a tenth of its size would be for that.
+NO_UNWINDING = "--remove-section=.eh_frame"
+
+
+def without_unwinding(library: Path, folder: Path) -> Path:
+    """Make a copy of a static library without its tables for exceptions."""
+    target = folder / library.name
+    if not target.exists() or target.stat().st_mtime < library.stat().st_mtime:
+        run("objcopy", NO_UNWINDING, library, target)
+    return target
+
+
 def isolate_variants(products: Path) -> list[Path]:
     """Make one object of each kernel variant, with its entry as the only global symbol.
 
@@ -142,12 +159,11 @@ def isolate_variants(products: Path) -> list[Path]:
         if not target.exists() or target.stat().st_mtime < max(o.stat().st_mtime for o in objects):
             merged = target.with_suffix(".merged.o")
             run("ld", "--relocatable", "--force-group-allocation", "-o", merged, *objects)
-            # Nothing is ever thrown through a kernel, and a tenth of its size would be for that.
             run(
                 "objcopy",
                 "--wildcard",
                 "--keep-global-symbol=swiftmax_kernels_*",
-                "--remove-section=.eh_frame",
+                NO_UNWINDING,
                 "--remove-section=.swift_modhash",
                 merged,
                 target,

@@ -143,4 +143,30 @@
         }
     }
 
+    /// Copies `n` elements of 16 bits, `stride` bytes apart, to contiguous ones.
+    func gatherHalves(
+        _ source: UnsafeRawPointer, _ stride: Int, _ destination: UnsafeMutableRawPointer, _ n: Int
+    ) {
+        var i = 0
+        // As of wider elements, the commonest strides have shuffles.
+        if stride == -2 {
+            while i &+ lanes <= n {
+                let last = source + (i &+ lanes &- 1) &* stride
+                halves_store(destination + 2 &* i, halves_reversed(halves_load(last)))
+                i &+= lanes
+            }
+        } else if stride == 4 {
+            // The vector ends one element beyond the last of those wanted.
+            while i &+ lanes < n {
+                halves_store(destination + 2 &* i, halves_load_alternate(source + i &* stride))
+                i &+= lanes
+            }
+        }
+        while i < n {
+            let element = (source + i &* stride).loadUnaligned(as: UInt16.self)
+            (destination + 2 &* i).storeBytes(of: element, as: UInt16.self)
+            i &+= 1
+        }
+    }
+
 #endif

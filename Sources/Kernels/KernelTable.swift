@@ -86,6 +86,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         fillWhereFalse(elements!, mask!, Element(fill), n)
     }
     #if SWIFTMAX_FLOAT32
+        kernels.pointee.gather_halves = { gatherHalves($0!, $1, $2!, $3) }
         kernels.pointee.widen_float16 = { Float16Format.widen($0!, $1!, $2, ahead: $3) }
         kernels.pointee.widen_bfloat16 = { BFloat16Format.widen($0!, $1!, $2, ahead: $3) }
         kernels.pointee.narrow_float16 = { Float16Format.narrow($0!, $1!, $2, streaming: $3 != 0) }

@@ -110,17 +110,35 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
 
 func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
     let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
     let kernel = work.kernels.pointee.backward_other_rows.unsafelyUnwrapped
     let kind =
         work.isWide
         ? SWIFTMAX_ROWS_REVERSED
         : work.dtype == Int32(SWIFTMAX_BFLOAT16) ? SWIFTMAX_ROWS_BFLOAT16 : SWIFTMAX_ROWS_FLOAT16
+    let rowBytes = work.n &* work.elementBytes
+    let isPacked = !work.isWide && (work.elementStride(0) < 0 || work.elementStride(1) < 0)
     var index = first
     while index < end {
-        let rows = min(end &- index, work.batch.run(from: index))
+        var rows = min(end &- index, work.batch.run(from: index))
+        if isPacked { rows = min(rows, max(1, 2 &* work.cachedBytes / rowBytes)) }
+
+        /// Where the rows of an input lie, or a copy of them in order.
+        func input(_ i: Int) -> Work.Operand {
+            let (source, stride) = (work.start(index, i), work.elementStride(i))
+            if work.isWide || stride > 0 {
+                return Work.Operand(address: source, stride: work.step(i))
+            }
+            for r in 0..<rows {
+                work.kernels.pointee.gather_halves(
+                    source + r &* work.step(i), stride, packs.input(i) + r &* rowBytes, work.n)
+            }
+            return Work.Operand(address: packs.input(i), stride: rowBytes)
+        }
+        let (gradOutput, output) = (input(0), input(1))
         let done = kernel(
-            work.op, Int32(kind), work.start(index, 0), work.step(0), work.start(index, 1), work.step(1),
-            work.start(index, 2), work.step(2), rows, work.n, scratch)
+            work.op, Int32(kind), gradOutput.address, gradOutput.stride, output.address, output.stride,
+            work.start(index, 2), work.step(2), rows, work.n, packs.kernel)
         index &+= done
         if done < rows {
             work.runOneByBlocks(index, scratch)

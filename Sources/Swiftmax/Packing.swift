@@ -25,7 +25,7 @@ extension Work {
             var first = 0
             while first < count {
                 let part = min(count &- first, Work.stagingBytes / 2)
-                copy(source + first &* stride, stride, packs.staging, 2, part, 2)
+                kernels.pointee.gather_halves(source + first &* stride, stride, packs.staging, part)
                 widen(packs.staging, target + first &* wideBytes, part, 0)
                 first &+= part
             }
@@ -109,22 +109,22 @@ func copy(
     switch bytes {
     case 8: copyEach(source, sourceStride, target, targetStride, count, as: UInt64.self)
     case 4: copyEach(source, sourceStride, target, targetStride, count, as: UInt32.self)
-    case 2: copyOften(source, sourceStride, target, targetStride, count, as: UInt16.self)
-    default: copyOften(source, sourceStride, target, targetStride, count, as: UInt8.self)
+    case 2: copyEach(source, sourceStride, target, targetStride, count, as: UInt16.self)
+    default: copyBytes(source, sourceStride, target, targetStride, count)
     }
 }
 
-/// With the commonest strides as constants, for which the compiler has vectors: x[..., ::2] and x[..., ::-1].
+/// Those of a mask, with its commonest strides as constants, for which the compiler has vectors: mask[..., ::2] and
+/// mask[..., ::-1].
 @inline(__always)
-private func copyOften<T: BitwiseCopyable>(
+private func copyBytes(
     _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
-    _ targetStride: Int, _ count: Int, as type: T.Type
+    _ targetStride: Int, _ count: Int
 ) {
-    let bytes = MemoryLayout<T>.size
     switch (sourceStride, targetStride) {
-    case (2 &* bytes, bytes): copyEach(source, 2 &* bytes, target, bytes, count, as: type)
-    case (-bytes, bytes): copyEach(source, -bytes, target, bytes, count, as: type)
-    default: copyEach(source, sourceStride, target, targetStride, count, as: type)
+    case (2, 1): copyEach(source, 2, target, 1, count, as: UInt8.self)
+    case (-1, 1): copyEach(source, -1, target, 1, count, as: UInt8.self)
+    default: copyEach(source, sourceStride, target, targetStride, count, as: UInt8.self)
     }
 }
 

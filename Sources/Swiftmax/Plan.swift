@@ -182,18 +182,26 @@ private func unitColumns(_ work: Work, _ elements: Int, most: Int) -> Int {
     let threads = threadsWorth(elements)
     if threads <= 1 { return most }
     let share = work.across.size(0) &* work.batch.elements / (2 &* threads)
-    return min(most, (share &+ 63) & ~63)
+    return min(most, (max(1, share) &+ 63) & ~63)
 }
 
-/// Whether the kernels read and write the rows of a gradient as they lie, in 16 bits or with both inputs in reverse order.
-/// Shorter ones go through scratch many at a time; the stats of the blocks of longer ones would leave their place in it.
+/// Whether the kernels read the rows of a gradient in 16 bits or with both inputs in reverse order, and write them as they
+/// lie. Shorter ones go through scratch many at a time; the stats of the blocks of longer ones would leave their place in
+/// it. Reversed rows of 16 bits are copied, which pays for fewer lengths.
 private func areOtherRows(_ work: Work) -> Bool {
     if work.kind == .forward || work.kernels.pointee.backward_other_rows == nil { return false }
+    if work.hasMask || work.slice.count > 1 || work.elementStride(work.output) != work.elementBytes {
+        return false
+    }
+    var (forward, reversed) = (0, 0)
+    for operand in 0..<work.inputs {
+        if work.elementStride(operand) == work.elementBytes { forward &+= 1 }
+        if work.elementStride(operand) == -work.elementBytes { reversed &+= 1 }
+    }
+    if forward &+ reversed < 2 || work.isWide && forward > 0 { return false }
+    if !work.isWide && reversed > 0 { return work.n >= 128 && work.n &* work.elementBytes <= Work.packBytes }
     let longest = Work.packBytes / MemoryLayout<swiftmax_stats>.stride &* Int(SWIFTMAX_BLOCK)
-    if work.hasMask || work.slice.count > 1 || work.n < 32 || work.n >= longest / 2 { return false }
-    let inputStride = work.isWide ? -work.elementBytes : work.elementBytes
-    for operand in 0..<work.inputs where work.elementStride(operand) != inputStride { return false }
-    return work.elementStride(work.output) == work.elementBytes
+    return work.n >= 32 && work.n < longest / 2
 }
 
 /// What the columns of several groups take together, which go through a kernel at once.

@@ -99,6 +99,7 @@ def test_several_axes(name: str, dtype: str, data: st.DataObject) -> None:
 # Each way of packing; and columns so many that they are written past the caches.
 VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "columns apart": ((700, 300), 0, lambda x: x[:, ::2]),
+    "columns apart, many": ((400, 6002), 0, lambda x: x[:, ::2]),
     "columns apart, long": ((60_000, 24), 0, lambda x: x[:, ::2]),
     "middle columns apart": ((6, 40, 500), 1, lambda x: x[..., ::2]),
     "middle columns back": ((6, 40, 50), 1, lambda x: x[..., ::-1]),
@@ -180,12 +181,14 @@ def test_long_rows(dtype: str, length: int) -> None:
     assert softmax(x, out=x) == expected
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
-def test_rows_in_memory(name: str, dtype: str) -> None:
+@pytest.mark.parametrize("length", [64, 65])
+def test_rows_in_memory(length: int, name: str, dtype: str) -> None:
     """So many rows that they are asked for ahead and written past the caches; as columns too."""
-    shape = (13 << 20) // (64 * np.dtype(dtype).itemsize), 64
-    arrays = [np.resize(part, shape) for part in slices(name, 6, "wide", 9973, dtype)]
+    parts = slices(name, 6, "wide", 9973, dtype)
+    shape = (13 << 20) // (length * parts[0].itemsize), length
+    arrays = [np.resize(part, shape) for part in parts]
     expected = call(name, [np.asfortranarray(array) for array in arrays], axis=1)
     assert call(name, arrays, axis=1).tobytes() == expected.tobytes()
 

@@ -122,8 +122,9 @@ typedef struct swiftmax_kernels {
     /// Sets destination[i] to `fill` where mask[i] is 0, for i < n; `fill` points at an element.
     void (*fill_where_false)(void *destination, const uint8_t *mask, double fill, intptr_t n);
 
-    /// 16-bit types to float32 and back, rounded to nearest even; null in float64 kernels. `ahead` and
-    /// `streaming` as above.
+    /// The rest is null in float64 kernels. As gather, of one row of 16-bit elements.
+    void (*gather_halves)(const void *source, intptr_t stride, void *destination, intptr_t n);
+    /// 16-bit types to float32 and back, rounded to nearest even. `ahead` and `streaming` as above.
     void (*widen_float16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
     void (*widen_bfloat16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
     void (*narrow_float16)(const void *source, void *destination, intptr_t n, int32_t streaming);

@@ -534,6 +534,16 @@ SWIFTMAX_INLINE void halves_store(void *address, swiftmax_half_words halves) {
     __builtin_memcpy(address, &halves, sizeof halves);
 }
 
+/// The lanes in reverse order.
+SWIFTMAX_INLINE swiftmax_half_words halves_reversed(swiftmax_half_words v) {
+    return __builtin_shufflevector(v, v, SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED));
+}
+
+/// Every other one of the 16-bit elements from `address` on.
+SWIFTMAX_INLINE swiftmax_half_words halves_load_alternate(const void *address) {
+    return __builtin_convertvector((swiftmax_bits)vector_load(address), swiftmax_half_words);
+}
+
 /// As vector_stream.
 SWIFTMAX_INLINE void halves_stream(void *address, swiftmax_half_words halves) {
 #if defined(__AVX512F__)
