@@ -21,7 +21,7 @@ private var tallBytes: Int { 256 &* 1024 }
 /// The backward operation on `columns` slices, a panel at a time.
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ columns: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
+    _ columns: Int, _ n: Int, next: Int, _ scratch: Scratch, streaming: Bool
 ) {
     let table = scratch.table
     let vectors = tileVectors(stride: g.stride)
@@ -36,9 +36,11 @@ func backwardColumns(
         let present = left < lanes ? left : min(panelColumns, left / lanes &* lanes)
         let rowBytes = present &* elementBytes
         let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
+        let isLast = first &+ present == columns
         let panel = GradientTile(
             g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
-            ahead: isTall ? 12 &* g.stride : rowBytes, asksForBoth: isTall || streaming)
+            ahead: isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes,
+            asksForBoth: isTall || streaming)
         var column = 0
         while column < present {
             let tile = panel.columns(column, min(tileColumns, present &- column))
@@ -149,6 +151,7 @@ func writeLogSoftmaxBackward(
                 column &+= 4 &* lanes
             } else {
                 let count = column < head ? head : min(lanes, left)
+                vector_prefetch(y.element(column) + panel.ahead)
                 let value = table.backwardResult(from: column)(
                     .logSoftmax, load(g.element(column), count), load(y.element(column), count))
                 store(out.element(column), value, count)

@@ -12,6 +12,8 @@ struct Tile {
     let stride: Int
     let count: Int
     let n: Int
+    /// Where the one that is taken next lies.
+    let next: UnsafeRawPointer?
 }
 
 /// Where the exponentials of columns are kept until their sums are known, in whole vectors.
@@ -118,8 +120,7 @@ struct ColumnBatch {
         count = tile.count
         n = min(block, tile.n &- start)
         stride = tile.stride
-        let goesOn = stride >= 2 &* SliceTable.capacity &* elementBytes
-        next = goesOn && tile.n <= 64 ? tile.address.element(count) : nil
+        next = tile.n &* count <= 64 &* SliceTable.capacity ? tile.next : nil
     }
 
     /// The vector of columns from `column` on.

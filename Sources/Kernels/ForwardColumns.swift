@@ -6,7 +6,7 @@ import CVector
 /// The forward operation on `columns` slices, a tile at a time.
 func forwardColumns(
     _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
-    _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool
+    _ outStride: Int, _ columns: Int, _ n: Int, next: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
@@ -19,8 +19,9 @@ func forwardColumns(
 
     var first = 0
     while first < columns {
-        let tile = Tile(
-            address: x.element(first), stride: xStride, count: min(width, columns &- first), n: n)
+        let count = min(width, columns &- first)
+        let following = first &+ count == columns ? (next == 0 ? nil : x + next) : x.element(first &+ count)
+        let tile = Tile(address: x.element(first), stride: xStride, count: count, n: n, next: following)
         let areOrdinary = tileStats(
             op.sumKind, tile, elements, tails: keeps ? panel.tails : nil, known: nil, scratch, table)
         if n > block { sumAgainstKnownMax(op.sumKind, tile, scratch) }

@@ -8,9 +8,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             Operation(op), x!, xStride, out!, outStride, rows, n, scratch!, streaming: streaming != 0,
             far: far != 0)
     }
-    kernels.pointee.forward_columns = { op, x, xStride, out, outStride, columns, n, scratch, streaming in
+    kernels.pointee.forward_columns = {
+        op, x, xStride, out, outStride, columns, n, next, scratch, streaming in
         forwardColumns(
-            Operation(op), x!, xStride, out!, outStride, columns, n, scratch!, streaming: streaming != 0)
+            Operation(op), x!, xStride, out!, outStride, columns, n, next: next, scratch!,
+            streaming: streaming != 0)
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch in
         let scratch = Scratch(address: scratch!)
@@ -46,10 +48,10 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0, far: far != 0)
     }
     kernels.pointee.backward_columns = {
-        op, g, gStride, y, yStride, out, outStride, columns, n, scratch, streaming in
+        op, g, gStride, y, yStride, out, outStride, columns, n, next, scratch, streaming in
         backwardColumns(
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
-            out!, outStride, columns, n, Scratch(address: scratch!), streaming: streaming != 0)
+            out!, outStride, columns, n, next: next, Scratch(address: scratch!), streaming: streaming != 0)
     }
     kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch in
         let scratch = Scratch(address: scratch!)

@@ -63,14 +63,15 @@ extension Work {
     @inline(never)
     func callColumns(
         _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer,
-        streaming: Int32 = 0
+        next: Int = 0, streaming: Int32 = 0
     ) {
         if kind == .forward {
             kernels.pointee.forward_columns(
-                op, a.address, a.stride, out.address, out.stride, columns, n, scratch, streaming)
+                op, a.address, a.stride, out.address, out.stride, columns, n, next, scratch, streaming)
         } else {
             kernels.pointee.backward_columns(
-                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, n, scratch,
+                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, n, next,
+                scratch,
                 streaming)
         }
     }
@@ -153,21 +154,29 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
     let tiles = (columns &+ width &- 1) / width
     for unit in first..<end {
         let column = unit % tiles &* width
-        func operand(_ i: Int, _ column: Int) -> Work.Operand {
+        func operand(_ i: Int, _ unit: Int, _ column: Int) -> Work.Operand {
             Work.Operand(
                 address: work.start(unit / tiles, i) + column &* work.elementBytes,
                 stride: work.elementStride(i))
         }
-        let end = column &+ min(width, columns &- column)
-        let odd = work.oddColumns(end &- column)
-        if end &- odd > column {
-            work.callColumns(
-                operand(0, column), operand(work.inputs &- 1, column), operand(work.output, column),
-                end &- odd &- column, scratch, streaming: work.streaming)
+        /// From a unit to the next.
+        func next(_ i: Int) -> Int {
+            let next = unit &+ 1
+            return operand(i, next, next % tiles &* width).address - operand(i, unit, column).address
         }
-        for column in end &- odd..<end {
+        let count = min(width, columns &- column)
+        let odd = work.oddColumns(count)
+        let other = work.inputs &- 1
+        if count > odd {
+            let isWorthIt = work.n &* count >= 1024
+            let isNext = isWorthIt && unit &+ 1 < end && next(0) == next(other)
+            work.callColumns(
+                operand(0, unit, column), operand(other, unit, column), operand(work.output, unit, column),
+                count &- odd, scratch, next: isNext ? next(0) : 0, streaming: work.streaming)
+        }
+        for column in column &+ count &- odd..<column &+ count {
             work.callPackedColumn(
-                operand(0, column), operand(work.inputs &- 1, column), operand(work.output, column),
+                operand(0, unit, column), operand(other, unit, column), operand(work.output, unit, column),
                 Work.Packs(scratch: scratch))
         }
     }

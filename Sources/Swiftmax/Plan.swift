@@ -145,7 +145,10 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let fits = sliceBytes &* 16 <= Work.columnPackBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
-        if elements &* work.elementBytes >= columnStreamingBytes { work.streaming = 1 }
+        let runBytes = work.across.size(0) &* work.elementBytes
+        if elements &* work.elementBytes >= columnStreamingBytes && (runBytes % 64 == 0 || runBytes >= 1536) {
+            work.streaming = 1
+        }
         work.unitSlices = min(
             work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)

@@ -69,9 +69,10 @@ typedef struct swiftmax_kernels {
     /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                          intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far);
-    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart.
+    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart. Those taken next
+    /// begin `next` bytes after these in each input, and are asked for, unless it is 0.
     void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
-                            intptr_t columns, intptr_t n, void *scratch, int32_t streaming);
+                            intptr_t columns, intptr_t n, intptr_t next, void *scratch, int32_t streaming);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
     void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
                       void *scratch);
@@ -92,8 +93,8 @@ typedef struct swiftmax_kernels {
                           int32_t streaming, int32_t far);
     void (*backward_columns)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                              const void *output, intptr_t output_stride, void *grad_input,
-                             intptr_t grad_input_stride, intptr_t columns, intptr_t n, void *scratch,
-                             int32_t streaming);
+                             intptr_t grad_input_stride, intptr_t columns, intptr_t n, intptr_t next,
+                             void *scratch, int32_t streaming);
     /// As backward_rows, of rows of at least 32 elements that lie otherwise. Returns how many rows are done:
     /// fewer than all where the sum of one of the next is not an ordinary number, and is to be taken by
     /// blocks. Null where there is none for this CPU or type.
