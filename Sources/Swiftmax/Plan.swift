@@ -76,7 +76,9 @@ func execute(
                 arrays.0.data.unsafelyUnwrapped, arrays.1.data.unsafelyUnwrapped,
                 arrays.2.data ?? scratch, arrays.3.data ?? scratch
             ), hasMask: hasMask,
-            streaming: streams ? 1 : 0, far: elements &* x.elementBytes >= farBytes ? 1 : 0, slice: slice,
+            streaming: streams ? 1 : 0,
+            far: isFar(kind, slice.elements &* x.elementBytes, elements &* x.elementBytes) ? 1 : 0,
+            slice: slice,
             batch: batch,
             across: Dimensions(packs.dimensions(2)), n: slice.elements, slices: batch.elements)
         if !run(&work, elements, scratch) { status = Status(SWIFTMAX_OUT_OF_MEMORY) }
@@ -87,8 +89,12 @@ func execute(
 /// From this size on an output will not be found in a cache by its reader, and is better written past them.
 private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 
-/// From this size on an input is not found in the inner caches.
-private var farBytes: Int { 4 &* 1024 &* 1024 }
+/// Whether an input is not found in the inner caches. Of gradients of short rows the batches that suit memory are large
+/// enough to suit the second cache too.
+private func isFar(_ kind: Work.Kind, _ sliceBytes: Int, _ bytes: Int) -> Bool {
+    let mebibyte = 1024 &* 1024
+    return bytes >= (kind == .backward && sliceBytes <= 256 ? mebibyte : 4 &* mebibyte)
+}
 
 /// Whether rows are long enough to be streamed. Those that go through phases many at a time are written in short turns,
 /// which must not have parts of cache lines at their ends, nor the shorter of them at the ends of rows. For gradients it
