@@ -254,8 +254,8 @@ func backwardRows(
     }
     // Short rows in phases, as in `forwardRows`.
     let table = scratch.table
-    let batchBytes = far ? gradientBatchBytes / (op == .softmax ? 4 : 2) : gradientBatchBytes
-    let batch = wholeOctets(min(gradientBatch, max(1, batchBytes / (n &* elementBytes))))
+    let rowBytes = n &* elementBytes
+    let batch = wholeOctets(min(gradientBatch, max(1, batchBytes(op, rowBytes, far: far) / rowBytes)))
     var first = 0
     while first < rows {
         let count = min(batch, rows &- first)
@@ -271,10 +271,18 @@ func backwardRows(
     }
 }
 
-/// Rows whose gradients are taken through all phases together: few, so that they stay in the first cache; and a part of
-/// these where they lie in memory, to read and write that in turns too short for it to notice.
+/// Rows whose gradients are taken through all phases together: few, so that they stay in the first cache.
 @inline(__always) var gradientBatch: Int { 64 }
 @inline(__always) var gradientBatchBytes: Int { 8704 }
+
+/// A part of them where they lie in memory, to read and write that in turns too short for it to notice; but up to half of
+/// them where these are eight rows.
+@inline(__always)
+private func batchBytes(_ op: Operation, _ rowBytes: Int, far: Bool) -> Int {
+    if !far { return gradientBatchBytes }
+    let half = gradientBatchBytes / 2
+    return op == .softmax ? max(half / 2, 8 &* rowBytes <= half ? 8 &* rowBytes : 0) : half
+}
 
 /// So many rows, or a few less: the sums of eight are put together at once.
 @inline(__always)

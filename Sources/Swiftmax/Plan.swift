@@ -93,7 +93,7 @@ private var streamingBytes: Int { 12 &* 1024 &* 1024 }
 /// enough to suit the second cache too.
 private func isFar(_ kind: Work.Kind, _ sliceBytes: Int, _ bytes: Int) -> Bool {
     let mebibyte = 1024 &* 1024
-    return bytes >= (kind == .backward && sliceBytes <= 256 ? mebibyte : 4 &* mebibyte)
+    return bytes >= (kind == .backward && sliceBytes <= 512 ? mebibyte : 4 &* mebibyte)
 }
 
 /// Whether rows are long enough to be streamed. Those that go through phases many at a time are written in short turns,
