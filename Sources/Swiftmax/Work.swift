@@ -22,7 +22,7 @@ struct Work {
     let hasMask: Bool
     /// Whether the output is large enough to go past the caches.
     var streaming: Int32
-    /// Whether an input is so large that it lies in memory.
+    /// Whether an input is so large that it is not found in the inner caches.
     var far: Int32
     /// Along a slice; over the slices; and, where columns are taken, over those side by side, which are then not
     /// part of `batch`.
