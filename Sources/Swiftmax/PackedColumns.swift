@@ -45,6 +45,7 @@ func runPackedColumns(
             let (source, step) = (start(operand, column), work.across.stride(0, operand))
             let pack = packs.input(operand)
             if work.isSimple {
+                // Four rows ahead or, where these are few, two packs.
                 work.gather(
                     source, work.elementStride(operand), step, work.n, count, pack, packs,
                     ahead: work.n < 16 ? 2 &* count &* step : 4 &* work.elementStride(operand))

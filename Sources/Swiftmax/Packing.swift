@@ -38,6 +38,7 @@ extension Work {
         _ target: UnsafeMutableRawPointer, _ packs: Packs, ahead: Int = 0
     ) {
         if rowStride == count &* stride {
+            // One run, in which a few short rows ahead would be too near.
             gather(source, stride, rows &* count, target, packs, ahead: max(ahead, 4096))
         } else if isWide && stride != elementBytes {
             kernels.pointee.gather(source, rowStride, stride, target, rows, count, ahead)

@@ -113,6 +113,13 @@ private func areWorthStreaming(
 /// The same of columns, whose output leaves the inner caches between their tiles.
 private var columnStreamingBytes: Int { 4 &* 1024 &* 1024 }
 
+/// Whether columns are written past the caches where they lie: not where their rows are so short that the parts of lines at
+/// the ends cost more than it brings.
+private func areColumnsWorthStreaming(_ work: Work, _ elements: Int) -> Bool {
+    let runBytes = work.across.size(0) &* work.elementBytes
+    return elements &* work.elementBytes >= columnStreamingBytes && (runBytes % 64 == 0 || runBytes >= 1536)
+}
+
 /// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call.
 private var unitBytes: Int { 65536 }
 
@@ -151,10 +158,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let fits = sliceBytes &* 16 <= Work.columnPackBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
-        let runBytes = work.across.size(0) &* work.elementBytes
-        if elements &* work.elementBytes >= columnStreamingBytes && (runBytes % 64 == 0 || runBytes >= 1536) {
-            work.streaming = 1
-        }
+        work.streaming = areColumnsWorthStreaming(work, elements) ? 1 : 0
         work.unitSlices = min(
             work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
@@ -163,7 +167,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
     if nearest >= 0 && fits {
         work.takeColumns(nearest)
-        if elements &* work.wideBytes >= columnStreamingBytes { work.streaming = 1 }
+        work.streaming = elements &* work.wideBytes >= columnStreamingBytes ? 1 : 0
         let most = max(16, min(1024, Work.widePackBytes / sliceBytes) & ~15)
         work.unitSlices = unitColumns(work, elements, most: most)
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
