@@ -39,31 +39,34 @@ struct ExponentialPanel {
 }
 
 /// As `sumRow`, for a vector of columns.
+///
+/// - Parameters:
+///   - kept: where all terms are kept; nil keeps none.
+///   - term: what is summed of an exponential.
 @inline(__always)
 func sumColumns(
-    _ n: Int, magic: Vector, _ laneSums: UnsafeMutableRawPointer, argument: (Int) -> Vector,
+    _ n: Int, magic: Vector, _ scratch: Scratch, kept: ExponentialPanel?, argument: (Int) -> Vector,
     term: (_ i: Int, _ e: Exponential) -> Exponential
 ) -> Pair {
-    let sums = laneSums.assumingMemoryBound(to: LaneSum.self)
+    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
     @inline(__always)
     func one(_ i: Int) -> Exponential {
         term(i, Exponential(argument(i), magic: magic))
     }
-    @inline(__always)
-    func last(_ i: Int) -> Exponential { i < n ? one(i) : .none }
-    /// The arguments of four elements from i on, `step` apart, and their terms.
-    @inline(__always)
-    func arguments(_ i: Int, _ step: Int) -> Quad {
-        Quad(argument(i), argument(i &+ step), argument(i &+ 2 &* step), argument(i &+ 3 &* step))
-    }
-    @inline(__always)
-    func terms(_ i: Int, _ step: Int, _ e: ExponentialQuad) -> ExponentialQuad {
-        ExponentialQuad(
-            term(i, e.a), term(i &+ step, e.b), term(i &+ 2 &* step, e.c), term(i &+ 3 &* step, e.d))
-    }
+    /// The terms of four elements from i on, `step` apart.
     @inline(__always)
     func four(_ i: Int, _ step: Int) -> ExponentialQuad {
-        terms(i, step, ExponentialQuad(arguments(i, step), magic: magic))
+        let (second, third, fourth) = (i &+ step, i &+ 2 &* step, i &+ 3 &* step)
+        let e = ExponentialQuad(
+            Quad(argument(i), argument(second), argument(third), argument(fourth)), magic: magic)
+        return ExponentialQuad(term(i, e.a), term(second, e.b), term(third, e.c), term(fourth, e.d))
+    }
+    @inline(__always)
+    func keep(_ terms: ExponentialQuad, _ i: Int, _ step: Int, in panel: ExponentialPanel) {
+        panel.store(terms.a, at: i &* vectorBytes)
+        panel.store(terms.b, at: (i &+ step) &* vectorBytes)
+        panel.store(terms.c, at: (i &+ 2 &* step) &* vectorBytes)
+        panel.store(terms.d, at: (i &+ 3 &* step) &* vectorBytes)
     }
 
     if n <= shortLength {
@@ -76,6 +79,7 @@ func sumColumns(
         var i = 0
         while i &+ 4 <= n {
             let e = four(i, 1)
+            if let kept { keep(e, i, 1, in: kept) }
             add(e.a, i)
             add(e.b, i &+ 1)
             add(e.c, i &+ 2)
@@ -83,22 +87,43 @@ func sumColumns(
             i &+= 4
         }
         while i < n {
-            add(one(i), i)
+            let e = one(i)
+            if let kept { kept.store(e, at: i &* vectorBytes) }
+            add(e, i)
             i &+= 1
         }
         return sumOfLanes(sums, min(n, virtualLanes))
     }
+
+    // The terms of the last group, which is not whole, in any order: side by side in a lane there are too few of them.
+    let lastGroup = n & ~(groupElements &- 1)
+    let last = kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
+    var i = lastGroup
+    while i &+ 4 <= n {
+        keep(four(i, 1), i, 1, in: last)
+        i &+= 4
+    }
+    while i < n {
+        last.store(one(i), at: i &* vectorBytes)
+        i &+= 1
+    }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
-        while i &+ 3 &* virtualLanes < n {
-            sum.add(four(i, virtualLanes))
+        while i < lastGroup {
+            let terms = four(i, virtualLanes)
+            if let kept { keep(terms, i, virtualLanes, in: kept) }
+            sum.add(terms)
             i &+= groupElements
         }
-        // What is left of the last group.
-        if i < n {
-            sum.add(ExponentialQuad(last(i), last(i &+ virtualLanes), last(i &+ 2 &* virtualLanes), .none))
+        var (missed, missedLater) = (splat(0), splat(0))
+        let middle = i &+ 2 &* virtualLanes
+        while i < n {
+            let term = sum.raise(by: last.load(at: i &* vectorBytes))
+            if i < middle { missed += term } else { missedLater += term }
+            i &+= virtualLanes
         }
+        sum.add(missed: missed + missedLater)
         sums[lane] = LaneSum(sum.pair)
     }
     return sumOfLanes(sums, virtualLanes)
@@ -134,8 +159,7 @@ struct ColumnBatch {
 ///   leaves the elements as they are.
 @inline(never)
 func softmaxSums(
-    _ columns: ColumnBatch, _ table: SliceTable, tails: UnsafeMutableRawPointer?,
-    _ laneSums: UnsafeMutableRawPointer
+    _ columns: ColumnBatch, _ table: SliceTable, tails: UnsafeMutableRawPointer?, _ scratch: Scratch
 ) {
     var column = 0
     while column < columns.count {
@@ -143,12 +167,11 @@ func softmaxSums(
         let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
         let low = table.low(from: column)
         let next = columns.next?.element(column)
-        let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
+        let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: kept) { i in
             if let next { vector_prefetch(next + i &* columns.stride) }
             return maximum(vector_load(x + i &* vectorBytes), low)
-        } term: { i, e in
-            if let kept { kept.store(e, at: i &* vectorBytes) }
-            return e
+        } term: { _, e in
+            e
         }
         table.setSum(from: column, sum)
         column &+= lanes
@@ -157,7 +180,7 @@ func softmaxSums(
 
 /// As the `logSums` of rows; the elements are left as they are.
 @inline(never)
-func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMutableRawPointer) {
+func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
     var column = 0
     while column < columns.count {
         let x = columns.from(column)
@@ -166,7 +189,7 @@ func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ laneSums: UnsafeMuta
         let (zero, one) = (splat(0), splat(1))
         var count = zero
         let next = columns.next?.element(column)
-        let sum = sumColumns(columns.n, magic: table.magic(from: column), laneSums) { i in
+        let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: nil) { i in
             if let next { vector_prefetch(next + i &* columns.stride) }
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
@@ -190,10 +213,10 @@ func columnStats(
     let areOrdinary = table.setShifts(columns.count)
     if !areOrdinary { adjustToMax(columns, table) }
     if kind == .excludingMax {
-        logSums(columns, table, scratch.columnLaneSums)
+        logSums(columns, table, scratch)
         if columns.n > shortLength { sumSmallAgain(columns, table, scratch) }
     } else {
-        softmaxSums(columns, table, tails: tails, scratch.columnLaneSums)
+        softmaxSums(columns, table, tails: tails, scratch)
     }
     return areOrdinary
 }
@@ -220,7 +243,7 @@ private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratc
         column &+= lanes
     }
     if !areAny { return }
-    logSums(columns, table, scratch.columnLaneSums)
+    logSums(columns, table, scratch)
     column = 0
     while column < columns.count {
         let exponent = exponents.loadUnaligned(fromByteOffset: column &* 8, as: Wide.self)

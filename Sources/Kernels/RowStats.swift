@@ -58,18 +58,19 @@ func sumRow(
 ) {
     @inline(__always)
     func present(_ first: Int) -> Int { max(0, min(lanes, n &- first)) }
-    /// The terms of the whole group that starts at `first`: its members are `virtualLanes` apart.
+    /// The terms of the group that starts at `first`: its members are `virtualLanes` apart, and the last may be cut short.
     @inline(__always)
     func group(_ first: Int) -> ExponentialQuad {
         let (second, third) = (first &+ virtualLanes, first &+ 2 &* virtualLanes)
         let fourth = third &+ virtualLanes
+        let count = min(lanes, n &- fourth)
         let arguments = Quad(
             argument(first, lanes), argument(second, lanes), argument(third, lanes),
-            argument(fourth, lanes))
+            argument(fourth, count))
         let e = ExponentialQuad(arguments, magic: magic)
         return ExponentialQuad(
             term(first, lanes, e.a), term(second, lanes, e.b), term(third, lanes, e.c),
-            term(fourth, lanes, e.d))
+            term(fourth, count, e.d))
     }
     // A narrow vector takes some of the virtual lanes at a time.
     var firstLane = 0
@@ -86,8 +87,7 @@ func sumRow(
         }
         var sum = CompensatedSum()
         var i = firstLane
-        let groupEnd = 3 &* virtualLanes &+ lanes
-        while i &+ groupEnd <= n {
+        while i &+ 3 &* virtualLanes < n {
             sum.add(group(i))
             i &+= groupElements
         }

@@ -33,6 +33,11 @@ struct Scratch {
     /// The same, for a vector of columns.
     @inline(__always) var columnLaneSums: UnsafeMutableRawPointer { spare + 8 &* block }
 
+    /// Room for the terms of the last group of a vector of columns, after its lane sums.
+    @inline(__always) var lastGroup: ExponentialPanel {
+        ExponentialPanel(tails: columnLaneSums + 4096, powers: columnLaneSums + 8192)
+    }
+
     /// Room for the tails of rows.
     @inline(__always) var rowTails: UnsafeMutableRawPointer { exponentials.tails }
 
