@@ -194,13 +194,15 @@ func runShortRows(
         }
         let packed = Work.Operand(address: packs.input(0), stride: columnStride)
         let other = Work.Operand(address: packs.input(1), stride: columnStride)
+        // The rows of the next unit are as many lines as these columns.
+        let next = unit &+ 1 < end && work.kind == .forward && work.isRow(0) ? work.start(slice &+ rows, 0) - packed.address : 0
         if work.isReduction {
-            work.callColumns(packed, packed, other, rows, packs.kernel)
+            work.callColumns(packed, packed, other, rows, packs.kernel, next: next)
             work.scatterResults(other.address, slice, rows, packs)
             continue
         }
-        work.callColumns(packed, other, packed, rows, packs.kernel)
-        if work.isRow(work.output) {
+        work.callColumns(packed, other, packed, rows, packs.kernel, next: next)
+        if work.isRow(work.output) && work.streaming == 0 {
             forEachRunOfRows { r, count in
                 transpose(
                     packed.address + r &* work.wideBytes, columnStride,

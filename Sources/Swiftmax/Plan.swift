@@ -4,18 +4,17 @@ import CKernels
 import CSupport
 import CSwiftmax
 
-/// Whether slices are so short that they go through the kernels as columns, many at a time: as rows they would leave most
+/// Whether slices are so short that they go through the kernels as columns, many at a time: as rows they would leave much
 /// of their last vector empty. It is measured; the less a function costs, the less it pays.
 private func areShort(_ work: Work) -> Bool {
-    if work.slices < 16 || work.n % (64 / work.wideBytes) == 0 { return false }
-    let isDouble = work.wideBytes == 8
-    let longest =
-        switch (work.kind, work.op) {
-        case (.forward, _): isDouble ? 20 : 24
-        case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): 3
-        case (.backward, _): isDouble ? 12 : 6
-        }
-    return work.n <= longest
+    let (n, lanes, isDouble) = (work.n, 64 / work.wideBytes, work.wideBytes == 8)
+    if work.slices < 16 { return false }
+    let empty = (lanes &- n % lanes) % lanes
+    return switch (work.kind, work.op) {
+    case (.forward, _): n < 16 || n == lanes || n <= (isDouble ? 22 : 42) && 8 &* empty >= n
+    case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): n <= 3
+    case (.backward, _): empty > 0 && n <= (isDouble ? 12 : 6)
+    }
 }
 
 /// Fewer neighbors than this are not worth a vector across them.
@@ -175,6 +174,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
     if areShort {
         work.unitSlices = max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
+        work.streaming = elements &* work.elementBytes >= columnStreamingBytes ? 1 : 0
         share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
         return true
     }
