@@ -148,7 +148,9 @@ func runPackedRows(
                 address: work.start(slice, work.output), stride: work.step(work.output))
             work.callRows(x, other, target, rows, packs.kernel, streaming: work.streaming)
         } else {
-            let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
+            // In place, a store of a part of a vector would hold up the loads of the next row.
+            let isInPlace = work.kind == .backward || rowBytes % 64 == 0
+            let packed = Work.Operand(address: isInPlace ? packs.input(0) : packs.rows, stride: rowBytes)
             work.callRows(x, other, packed, rows, packs.kernel)
             work.scatterRows(slice, rows, packed.address, packs)
         }
