@@ -7,7 +7,8 @@ import CVector
 /// as many slices at once as a vector has lanes, then the results.
 func forwardRows(
     _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
-    _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool, far: Bool
+    _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool, far: Bool,
+    next: swiftmax_next_rows?
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
@@ -15,10 +16,8 @@ func forwardRows(
     let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
     let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let isInPlace = x == UnsafeRawPointer(out)
-    let isAhead = far && Ahead.pays(rowBytes)
-    let ahead = Ahead(
-        input: isAhead ? (n > block ? 1 : 2) &* step &* xStride : 0,
-        output: isAhead && !streaming ? step &* outStride : 0)
+    let elementsAhead = n > block ? 2 &* block &* elementBytes : 2 &* step &* xStride
+    let resultsAhead = n > block ? elementsAhead : step &* outStride
 
     var first = 0
     var areTaken = false
@@ -26,8 +25,14 @@ func forwardRows(
         let count = min(step, rows &- first)
         var batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
         let target = out + first &* outStride
+        if let next {
+            batch.asked = Asked(next)
+        } else if far {
+            let results = op == .logsumexp || streaming ? nil : target + resultsAhead
+            batch.asked = Asked(batch.x + elementsAhead, rowStride: xStride, results: results)
+        }
         if n > block {
-            forwardLongRow(op, batch, target, scratch, streaming: streaming, ahead: ahead)
+            forwardLongRow(op, batch, target, scratch, streaming: streaming)
             first &+= 1
             continue
         }
@@ -44,31 +49,11 @@ func forwardRows(
         table.setResults(op, count)
         switch op {
         case .softmax:
-            writeSoftmax(tails, batch, target, outStride, table, streaming: streaming, ahead: ahead)
-        case .logSoftmax: writeLogSoftmax(batch, target, outStride, table, streaming: streaming, ahead: ahead)
+            writeSoftmax(tails, batch, target, outStride, table, streaming: streaming)
+        case .logSoftmax: writeLogSoftmax(batch, target, outStride, table, streaming: streaming)
         case .logsumexp: writeLogsumexp(batch, target, outStride, table, scratch)
         }
         first &+= count
-    }
-}
-
-/// How far beyond the elements that are written to ask for those of later rows, in bytes: 0 where there is no need, and for
-/// the output also where it goes past the caches.
-///
-/// The CPU by itself does not read memory as far ahead as the arithmetic of some rows takes.
-struct Ahead {
-    var input = 0
-    var output = 0
-
-    /// Whether a few rows in memory would wait in the caches.
-    @inline(__always)
-    static func pays(_ rowBytes: Int) -> Bool { rowBytes <= 32768 }
-
-    @inline(__always)
-    func prefetch(_ source: UnsafeRawPointer, _ target: UnsafeMutableRawPointer) {
-        if input == 0 { return }
-        vector_prefetch(source + input)
-        if output != 0 { vector_prefetch(target + output) }
     }
 }
 
@@ -81,21 +66,20 @@ struct Ahead {
 
 /// The forward operation on the one row of a batch, of several blocks.
 private func forwardLongRow(
-    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch, streaming: Bool,
-    ahead: Ahead
+    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch, streaming: Bool
 ) {
     let (table, n) = (scratch.table, row.n)
     let tails = op == .softmax ? longRowTails(row, out, scratch, streaming: streaming) : nil
-    table.set(0, longRowStats(op.sumKind, row.x, n, tails, scratch))
+    table.set(0, longRowStats(op.sumKind, row, tails, scratch))
     table.setResults(op, 1)
     switch op {
     case .softmax:
         if let tails, blocksAreClose(n, table) {
-            writeLongSoftmax(tails, row.x, out, n, table, streaming: streaming, ahead: ahead)
+            writeLongSoftmax(tails, row.x, out, n, table, streaming: streaming)
         } else {
             writeSoftmax(row.x, out, n, table, streaming: streaming)
         }
-    case .logSoftmax: writeLogSoftmax(row, out, 0, table, streaming: streaming, ahead: ahead)
+    case .logSoftmax: writeLogSoftmax(row, out, 0, table, streaming: streaming)
     case .logsumexp: writeLogsumexp(row, out, 0, table, scratch)
     }
 }
@@ -130,7 +114,7 @@ private func longRowTails(
 /// The softmax of the only row, block by block.
 private func writeLongSoftmax(
     _ tails: UnsafeMutableRawPointer, _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-    _ table: SliceTable, streaming: Bool, ahead: Ahead
+    _ table: SliceTable, streaming: Bool
 ) {
     // The constants of the row are those of slice 0; those of a block, whose powers are relative to its own maximum, take
     // the next place.
@@ -143,7 +127,7 @@ private func writeLongSoftmax(
         let rows = RowBatch(x: x, stride: 0, first: slice, count: 1, n: min(block, n &- start))
         writeSoftmax(
             RowTails(address: tails.element(start), stride: 0, isPadded: false), rows, out.element(start), 0,
-            table, streaming: streaming && tails != out, ahead: ahead)
+            table, streaming: streaming && tails != out)
         start &+= block
     }
 }
@@ -163,32 +147,16 @@ func blocksAreClose(_ n: Int, _ table: SliceTable) -> Bool {
 @inline(never)
 func writeSoftmax(
     _ tails: RowTails, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ table: SliceTable, streaming: Bool, ahead: Ahead
+    _ table: SliceTable, streaming: Bool
 ) {
-    specialized(streaming: streaming, ahead: ahead) { streaming, ahead in
-        for r in 0..<rows.count {
-            let softmax = table.softmaxResult(rows.first &+ r)
-            let (x, tails, out) = (rows.x + r &* rows.stride, tails.row(r), out + r &* outStride)
-            writeRow(out, rows.n, streaming: streaming) { i, count in
-                ahead.prefetch(x.element(i), out.element(i))
-                let power = softmax.shift.power(of: load(x.element(i), count))
-                return softmax(Exponential(tail: load(tails.element(i), count), power: power))
-            }
+    for r in 0..<rows.count {
+        let softmax = table.softmaxResult(rows.first &+ r)
+        let (x, tails, out) = (rows.x + r &* rows.stride, tails.row(r), out + r &* outStride)
+        writeRow(out, rows.n, streaming: streaming) { i, count in
+            let power = softmax.shift.power(of: load(x.element(i), count))
+            return softmax(Exponential(tail: load(tails.element(i), count), power: power))
         }
     }
-}
-
-/// Calls `write` once, in one of two copies: short rows would suffer from the questions alone, but where vectors are
-/// narrow not as much as the copy has bytes.
-@inline(__always)
-private func specialized(streaming: Bool, ahead: Ahead, _ write: (Bool, Ahead) -> Void) {
-    #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
-        if !streaming && ahead.input == 0 {
-            write(false, Ahead())
-            return
-        }
-    #endif
-    write(streaming, ahead)
 }
 
 /// The softmax of the only row, or of a part of it, whose exponentials are computed again.
@@ -203,18 +171,12 @@ func writeSoftmax(
 /// The log_softmax of rows.
 @inline(never)
 func writeLogSoftmax(
-    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable, streaming: Bool,
-    ahead: Ahead
+    _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable, streaming: Bool
 ) {
-    specialized(streaming: streaming, ahead: ahead) { streaming, ahead in
-        for r in 0..<rows.count {
-            let logSoftmax = table.logSoftmaxResult(r)
-            let (x, out) = (rows.x + r &* rows.stride, out + r &* outStride)
-            writeRow(out, rows.n, streaming: streaming) { i, count in
-                ahead.prefetch(x.element(i), out.element(i))
-                return logSoftmax(load(x.element(i), count))
-            }
-        }
+    for r in 0..<rows.count {
+        let logSoftmax = table.logSoftmaxResult(r)
+        let (x, out) = (rows.x + r &* rows.stride, out + r &* outStride)
+        writeRow(out, rows.n, streaming: streaming) { i, count in logSoftmax(load(x.element(i), count)) }
     }
 }
 

@@ -3,10 +3,10 @@
 import CKernels
 
 func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
-    kernels.pointee.forward_rows = { op, x, xStride, out, outStride, rows, n, scratch, streaming, far in
+    kernels.pointee.forward_rows = { op, x, xStride, out, outStride, rows, n, scratch, streaming, far, next in
         forwardRows(
             Operation(op), x!, xStride, out!, outStride, rows, n, scratch!, streaming: streaming != 0,
-            far: far != 0)
+            far: far != 0, next: next?.pointee)
     }
     kernels.pointee.forward_columns = {
         op, x, xStride, out, outStride, columns, n, next, scratch, streaming in
@@ -34,7 +34,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         case .softmax: writeSoftmax(x!, out!, n, table, streaming: streaming != 0)
         case .logSoftmax:
             writeLogSoftmax(
-                RowBatch(x!, n, slice: 0), out!, 0, table, streaming: streaming != 0, ahead: Ahead())
+                RowBatch(x!, n, slice: 0), out!, 0, table, streaming: streaming != 0)
         case .logsumexp: out!.storeBytes(of: table.logsumexp(0), as: Element.self)
         }
     }

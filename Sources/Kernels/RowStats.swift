@@ -118,6 +118,7 @@ struct RowBatch {
     /// summed, where memory and the units for additions have nothing else to do.
     var next: UnsafeRawPointer?
     var nextCount = 0
+    var asked = Asked.nothing
 
     /// One row.
     @inline(__always)
@@ -144,6 +145,66 @@ struct RowBatch {
     }
 }
 
+/// What is asked for while rows are summed, two lines for each vector: where memory has nothing else to do.
+///
+/// The CPU by itself does not read memory as far ahead as the arithmetic of some rows takes.
+struct Asked {
+    let address: UnsafeRawPointer?
+    /// From one row to the next.
+    let rowStride: Int
+    /// From one element to the next.
+    let stride: Int
+    /// From the first line to the second.
+    let second: Int
+
+    static var nothing: Asked {
+        @inline(__always) get { Asked(address: nil, rowStride: 0, stride: 0, second: 0) }
+    }
+
+    /// Rows that are copied next.
+    @inline(__always)
+    init(_ rows: swiftmax_next_rows) {
+        self.init(
+            address: rows.address, rowStride: rows.row_stride, stride: rows.stride,
+            second: (lanes / 2) &* rows.stride)
+    }
+
+    /// Rows where they lie, and where their results go, if through the caches.
+    @inline(__always)
+    init(_ rows: UnsafeRawPointer, rowStride: Int, results: UnsafeMutableRawPointer?) {
+        self.init(
+            address: rows, rowStride: rowStride, stride: elementBytes,
+            second: results.map { UnsafeRawPointer($0) - rows } ?? 0)
+    }
+
+    @inline(__always)
+    private init(address: UnsafeRawPointer?, rowStride: Int, stride: Int, second: Int) {
+        self.address = address
+        self.rowStride = rowStride
+        self.stride = stride
+        self.second = second
+    }
+
+    /// The elements of the rows from `index` on.
+    @inline(__always)
+    func element(_ index: Int) -> Asked {
+        Asked(
+            address: address.map { $0 + index &* stride }, rowStride: rowStride, stride: stride,
+            second: second)
+    }
+
+    @inline(__always)
+    func row(_ index: Int) -> UnsafeRawPointer { address.unsafelyUnwrapped + index &* rowStride }
+
+    /// Asks, where anything is asked for, for the lines of a vector of a row.
+    @inline(__always)
+    func ask(_ row: UnsafeRawPointer?, _ i: Int) {
+        guard let row else { return }
+        vector_prefetch(row + i &* stride)
+        vector_prefetch(row + (i &* stride &+ second))
+    }
+}
+
 /// The maxima of the rows that are read next, those of each lane.
 struct NextMaxima {
     let address: UnsafeMutableRawPointer
@@ -158,15 +219,29 @@ struct NextMaxima {
     func max(_ row: Int) -> Element { vector_largest(vector_load(address + row &* vectorBytes)) }
 }
 
+/// Calls `sum` for each row of a batch, with the row that is asked for meanwhile: in one of two copies, as what is not
+/// asked for would still cost registers.
+@inline(__always)
+private func forEachRow(_ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?) -> Void) {
+    #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+        if rows.asked.address != nil {
+            for r in 0..<rows.count { sum(rows.first &+ r, rows.asked.row(r)) }
+            return
+        }
+    #endif
+    for r in 0..<rows.count { sum(rows.first &+ r, nil) }
+}
+
 /// Sums the exponentials of rows relative to the maxima in the table, and keeps their tails.
 @inline(never)
 func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scratch: Scratch) {
-    for slice in rows.first..<rows.first &+ rows.count {
+    forEachRow(rows) { slice, asked in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))
         var nextMaxima = splat(-.infinity)
         let low = splat(table.low(slice))
         let kept = tails.row(slice)
         sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
+            rows.asked.ask(asked, i)
             nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)
         } term: { i, present, e in
@@ -183,13 +258,14 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scr
 /// - Parameter isShifted: whether the maximum was taken off the elements.
 @inline(never)
 func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
-    for slice in rows.first..<rows.first &+ rows.count {
+    forEachRow(rows) { slice, asked in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))
         var nextMaxima = splat(-.infinity)
         let low = splat(table.low(slice))
         let max = splat(isShifted ? 0 : table.max(slice))
         var count: Int32 = 0
         sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
+            rows.asked.ask(asked, i)
             nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)
         } term: { i, present, e in
@@ -300,9 +376,10 @@ func blockStats(
 /// of their exponentials are kept in `tails`.
 @inline(never)
 func longRowStats(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ tails: UnsafeMutableRawPointer?, _ scratch: Scratch
+    _ kind: SumKind, _ long: RowBatch, _ tails: UnsafeMutableRawPointer?, _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
+    let (x, n) = (long.x, long.n)
     var known: Element?
     while true {
         var stats = Stats.none
@@ -315,6 +392,7 @@ func longRowStats(
             } else {
                 setMaxima(row, areTaken: areTaken, scratch)
             }
+            row.asked = long.asked.element(first)
             let max = table.max(0)
             if first &+ 2 &* block <= n { (row.next, row.nextCount) = (x.element(first &+ block), 1) }
             let target = tails.map { $0.element(first) } ?? scratch.rowTails

@@ -48,11 +48,11 @@ extension Work {
     @inline(__always)
     func callRows(
         _ a: Operand, _ b: Operand, _ out: Operand, _ rows: Int, _ scratch: UnsafeMutableRawPointer,
-        streaming: Int32 = 0, far: Int32 = 0
+        streaming: Int32 = 0, far: Int32 = 0, next: UnsafePointer<swiftmax_next_rows>? = nil
     ) {
         if kind == .forward {
             kernels.pointee.forward_rows(
-                op, a.address, a.stride, out.address, out.stride, rows, n, scratch, streaming, far)
+                op, a.address, a.stride, out.address, out.stride, rows, n, scratch, streaming, far, next)
         } else {
             kernels.pointee.backward_rows(
                 op, a.address, a.stride, b.address, b.stride, out.address, out.stride, rows, n, scratch,

@@ -138,21 +138,26 @@ func runPackedRows(
         }
         let x = input(0)
         let other = work.inputs == 1 ? x : input(1)
+        var nextRows = swiftmax_next_rows(
+            address: work.start(slice &+ (unit &+ 1 < end ? size : 0), 0), row_stride: work.step(0), stride: work.elementStride(0))
+        withUnsafePointer(to: &nextRows) { nextRows in
+        let next: UnsafePointer<swiftmax_next_rows>? = unit &+ 1 < end ? nextRows : nil
         if work.isReduction {
             let results = packs.input(1)
             work.callRows(
-                x, x, Work.Operand(address: results, stride: work.wideBytes), rows, packs.kernel)
+                x, x, Work.Operand(address: results, stride: work.wideBytes), rows, packs.kernel, next: next)
             work.scatterResults(results, slice, rows, packs)
         } else if isRun && work.isRow(work.output) {
             let target = Work.Operand(
                 address: work.start(slice, work.output), stride: work.step(work.output))
-            work.callRows(x, other, target, rows, packs.kernel, streaming: work.streaming)
+            work.callRows(x, other, target, rows, packs.kernel, streaming: work.streaming, next: next)
         } else {
             // In place, a store of a part of a vector would hold up the loads of the next row.
             let isInPlace = work.kind == .backward || rowBytes % 64 == 0
             let packed = Work.Operand(address: isInPlace ? packs.input(0) : packs.rows, stride: rowBytes)
-            work.callRows(x, other, packed, rows, packs.kernel)
+            work.callRows(x, other, packed, rows, packs.kernel, next: next)
             work.scatterRows(slice, rows, packed.address, packs)
+        }
         }
     }
 }

@@ -61,14 +61,24 @@ void swiftmax_add_exact(const void *x, intptr_t element_bytes, intptr_t stride, 
 /// The sum less 1, as high + low.
 void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *high, double *low);
 
+/// Rows that are copied before the next call, as many and as long as those of this one: the first element's
+/// address, and the bytes from row to row and from element to element.
+typedef struct swiftmax_next_rows {
+    const void *address;
+    intptr_t row_stride;
+    intptr_t stride;
+} swiftmax_next_rows;
+
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
 typedef struct swiftmax_kernels {
     /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
-    /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
+    /// are asked for ahead or, of gradients, taken through the phases fewer at a time. `next`, if not null, is
+    /// asked for.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
-                         intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far);
+                         intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far,
+                         const swiftmax_next_rows *next);
     /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart. Those taken next
     /// begin `next` bytes after these in each input, and are asked for, unless it is 0.
     void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
