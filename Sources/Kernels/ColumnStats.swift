@@ -145,7 +145,7 @@ struct ColumnBatch {
         count = tile.count
         n = min(block, tile.n &- start)
         stride = tile.stride
-        next = tile.n &* count <= 64 &* SliceTable.capacity ? tile.next : nil
+        next = tile.n &* count &* elementBytes <= 512 &* 1024 ? tile.next : nil
     }
 
     /// The vector of columns from `column` on.

@@ -360,15 +360,16 @@ func sumRows(
     }
 }
 
-/// The stats of one block, relative to `max`: its own maximum, or that of the slice.
+/// The stats of one block, relative to `max`: its own maximum, or that of the slice. Asks for the next.
 func blockStats(
     _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ tails: UnsafeMutableRawPointer,
     _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
     table.setMax(0, max)
-    _ = rowStats(
-        kind, RowBatch(x, n, slice: 0), scratch, RowTails(address: tails, stride: 0, isPadded: false))
+    var row = RowBatch(x, n, slice: 0)
+    row.asked = Asked(x.element(n), rowStride: 0, results: nil)
+    _ = rowStats(kind, row, scratch, RowTails(address: tails, stride: 0, isPadded: false))
     return table.stats(from: 0).first
 }
 

@@ -84,6 +84,7 @@ typedef struct swiftmax_kernels {
     void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                             intptr_t columns, intptr_t n, intptr_t next, void *scratch, int32_t streaming);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
+    /// As many elements after these are asked for.
     void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
                       void *scratch);
     /// The stats of a row from those of its blocks, in order. Returns 1 if the blocks must be read again with
