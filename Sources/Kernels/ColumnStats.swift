@@ -49,10 +49,6 @@ func sumColumns(
     term: (_ i: Int, _ e: Exponential) -> Exponential
 ) -> Pair {
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-    @inline(__always)
-    func one(_ i: Int) -> Exponential {
-        term(i, Exponential(argument(i), magic: magic))
-    }
     /// The terms of four elements from i on, `step` apart.
     @inline(__always)
     func four(_ i: Int, _ step: Int) -> ExponentialQuad {
@@ -69,32 +65,6 @@ func sumColumns(
         panel.store(terms.d, at: (i &+ 3 &* step) &* vectorBytes)
     }
 
-    if n <= shortLength {
-        @inline(__always)
-        func add(_ e: Exponential, _ i: Int) {
-            let term = pair(of: e)
-            let sum = sums + i & (virtualLanes &- 1)
-            sum.pointee = LaneSum(i < virtualLanes ? term : sum.pointee.pair + term)
-        }
-        var i = 0
-        while i &+ 4 <= n {
-            let e = four(i, 1)
-            if let kept { keep(e, i, 1, in: kept) }
-            add(e.a, i)
-            add(e.b, i &+ 1)
-            add(e.c, i &+ 2)
-            add(e.d, i &+ 3)
-            i &+= 4
-        }
-        while i < n {
-            let e = one(i)
-            if let kept { kept.store(e, at: i &* vectorBytes) }
-            add(e, i)
-            i &+= 1
-        }
-        return sumOfLanes(sums, min(n, virtualLanes))
-    }
-
     // The terms of the last group, which is not whole, in any order: side by side in a lane there are too few of them.
     let lastGroup = n & ~(groupElements &- 1)
     let last = kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
@@ -104,8 +74,16 @@ func sumColumns(
         i &+= 4
     }
     while i < n {
-        last.store(one(i), at: i &* vectorBytes)
+        last.store(term(i, Exponential(argument(i), magic: magic)), at: i &* vectorBytes)
         i &+= 1
+    }
+    if n <= shortLength {
+        for i in 0..<n {
+            let term = pair(of: last.load(at: i &* vectorBytes))
+            let sum = sums + i & (virtualLanes &- 1)
+            sum.pointee = LaneSum(i < virtualLanes ? term : sum.pointee.pair + term)
+        }
+        return sumOfLanes(sums, min(n, virtualLanes))
     }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
