@@ -12,8 +12,8 @@ struct Tile {
     let stride: Int
     let count: Int
     let n: Int
-    /// Where the one that is taken next lies.
-    let next: UnsafeRawPointer?
+    /// The one that is taken next.
+    let next: Asked
 }
 
 /// Where the exponentials of columns are kept until their sums are known, in whole vectors.
@@ -113,17 +113,14 @@ struct ColumnBatch {
     let elements: UnsafeMutableRawPointer
     let count: Int
     let n: Int
-    /// Where the next batch lies in memory, if it does and is small enough to stay in a cache until then: it is asked for
-    /// while this one is summed, where memory has nothing else to do.
-    let next: UnsafeRawPointer?
-    let stride: Int
+    /// The next batch, if it is small enough to stay in a cache until then.
+    let asked: Asked
 
     init(_ tile: Tile, from start: Int, elements: UnsafeMutableRawPointer) {
         self.elements = elements
         count = tile.count
         n = min(block, tile.n &- start)
-        stride = tile.stride
-        next = tile.n &* count &* elementBytes <= 512 &* 1024 ? tile.next : nil
+        asked = tile.n &* count &* elementBytes <= 512 &* 1024 ? tile.next : .nothing
     }
 
     /// The vector of columns from `column` on.
@@ -144,9 +141,9 @@ func softmaxSums(
         let x = columns.from(column)
         let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
         let low = table.low(from: column)
-        let next = columns.next?.element(column)
+        let asked = columns.asked.element(column)
         let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: kept) { i in
-            if let next { vector_prefetch(next + i &* columns.stride) }
+            asked.askRow(i)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { _, e in
             e
@@ -166,9 +163,9 @@ func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
         let max = table.max(from: column) - table.base(from: column)
         let (zero, one) = (splat(0), splat(1))
         var count = zero
-        let next = columns.next?.element(column)
+        let asked = columns.asked.element(column)
         let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: nil) { i in
-            if let next { vector_prefetch(next + i &* columns.stride) }
+            asked.askRow(i)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
             let value = vector_load(x + i &* vectorBytes)

@@ -6,7 +6,7 @@ import CVector
 /// The forward operation on `columns` slices, a tile at a time.
 func forwardColumns(
     _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
-    _ outStride: Int, _ columns: Int, _ n: Int, next: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool
+    _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool, next: Asked
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
@@ -20,8 +20,10 @@ func forwardColumns(
     var first = 0
     while first < columns {
         let count = min(width, columns &- first)
-        let following = first &+ count == columns ? (next == 0 ? nil : x + next) : x.element(first &+ count)
-        let tile = Tile(address: x.element(first), stride: xStride, count: count, n: n, next: following)
+        let isLast = first &+ count == columns
+        let following = Asked(x.element(first &+ count), rowStride: xStride, results: nil)
+        let tile = Tile(
+            address: x.element(first), stride: xStride, count: count, n: n, next: isLast ? next : following)
         let areOrdinary = tileStats(
             op.sumKind, tile, elements, tails: keeps ? panel.tails : nil, known: nil, scratch, table)
         if n > block { sumAgainstKnownMax(op.sumKind, tile, scratch) }

@@ -8,7 +8,7 @@ import CVector
 func forwardRows(
     _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
     _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool, far: Bool,
-    next: swiftmax_next_rows?
+    next: Asked
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table
@@ -25,9 +25,8 @@ func forwardRows(
         let count = min(step, rows &- first)
         var batch = RowBatch(x: x + first &* xStride, stride: xStride, first: 0, count: count, n: n)
         let target = out + first &* outStride
-        if let next {
-            batch.asked = Asked(next)
-        } else if far {
+        batch.asked = next
+        if next.address == nil && far {
             let results = op == .logsumexp || streaming ? nil : target + resultsAhead
             batch.asked = Asked(batch.x + elementsAhead, rowStride: xStride, results: results)
         }

@@ -6,13 +6,13 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     kernels.pointee.forward_rows = { op, x, xStride, out, outStride, rows, n, scratch, streaming, far, next in
         forwardRows(
             Operation(op), x!, xStride, out!, outStride, rows, n, scratch!, streaming: streaming != 0,
-            far: far != 0, next: next?.pointee)
+            far: far != 0, next: Asked(next))
     }
     kernels.pointee.forward_columns = {
-        op, x, xStride, out, outStride, columns, n, next, scratch, streaming in
+        op, x, xStride, out, outStride, columns, n, scratch, streaming, next in
         forwardColumns(
-            Operation(op), x!, xStride, out!, outStride, columns, n, next: next, scratch!,
-            streaming: streaming != 0)
+            Operation(op), x!, xStride, out!, outStride, columns, n, scratch!, streaming: streaming != 0,
+            next: Asked(next))
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch in
         let scratch = Scratch(address: scratch!)

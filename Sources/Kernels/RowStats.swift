@@ -161,12 +161,11 @@ struct Asked {
         @inline(__always) get { Asked(address: nil, rowStride: 0, stride: 0, second: 0) }
     }
 
-    /// Rows that are copied next.
     @inline(__always)
-    init(_ rows: swiftmax_next_rows) {
+    init(_ next: swiftmax_next) {
         self.init(
-            address: rows.address, rowStride: rows.row_stride, stride: rows.stride,
-            second: (lanes / 2) &* rows.stride)
+            address: next.address, rowStride: next.row_stride, stride: next.column_stride,
+            second: (lanes / 2) &* next.column_stride)
     }
 
     /// Rows where they lie, and where their results go, if through the caches.
@@ -195,6 +194,14 @@ struct Asked {
 
     @inline(__always)
     func row(_ index: Int) -> UnsafeRawPointer { address.unsafelyUnwrapped + index &* rowStride }
+
+    /// Asks, where anything is asked for, for the lines of the first vector of a row.
+    @inline(__always)
+    func askRow(_ index: Int) {
+        guard let address else { return }
+        vector_prefetch(address + index &* rowStride)
+        vector_prefetch(address + (index &* rowStride &+ second))
+    }
 
     /// Asks, where anything is asked for, for the lines of a vector of a row.
     @inline(__always)

@@ -48,7 +48,7 @@ extension Work {
     @inline(__always)
     func callRows(
         _ a: Operand, _ b: Operand, _ out: Operand, _ rows: Int, _ scratch: UnsafeMutableRawPointer,
-        streaming: Int32 = 0, far: Int32 = 0, next: UnsafePointer<swiftmax_next_rows>? = nil
+        streaming: Int32 = 0, far: Int32 = 0, next: swiftmax_next = swiftmax_next()
     ) {
         if kind == .forward {
             kernels.pointee.forward_rows(
@@ -63,16 +63,15 @@ extension Work {
     @inline(never)
     func callColumns(
         _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer,
-        next: Int = 0, streaming: Int32 = 0
+        streaming: Int32 = 0, next: swiftmax_next = swiftmax_next()
     ) {
         if kind == .forward {
             kernels.pointee.forward_columns(
-                op, a.address, a.stride, out.address, out.stride, columns, n, next, scratch, streaming)
+                op, a.address, a.stride, out.address, out.stride, columns, n, scratch, streaming, next)
         } else {
             kernels.pointee.backward_columns(
-                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, n, next,
-                scratch,
-                streaming)
+                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, n,
+                next.address.map { $0 - UnsafeRawPointer(a.address) } ?? 0, scratch, streaming)
         }
     }
 
@@ -160,7 +159,7 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
                 stride: work.elementStride(i))
         }
         /// From a unit to the next.
-        func next(_ i: Int) -> Int {
+        func distance(_ i: Int) -> Int {
             let next = unit &+ 1
             return operand(i, next, next % tiles &* width).address - operand(i, unit, column).address
         }
@@ -169,10 +168,14 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
         let other = work.inputs &- 1
         if count > odd {
             let isWorthIt = work.n &* count >= 1024
-            let isNext = isWorthIt && unit &+ 1 < end && next(0) == next(other)
+            let isNext = isWorthIt && unit &+ 1 < end && distance(0) == distance(other)
+            let x = operand(0, unit, column)
+            let next = swiftmax_next(
+                address: isNext ? x.address + distance(0) : nil, row_stride: x.stride,
+                column_stride: work.elementBytes)
             work.callColumns(
-                operand(0, unit, column), operand(other, unit, column), operand(work.output, unit, column),
-                count &- odd, scratch, next: isNext ? next(0) : 0, streaming: work.streaming)
+                x, operand(other, unit, column), operand(work.output, unit, column), count &- odd, scratch,
+                streaming: work.streaming, next: next)
         }
         for column in column &+ count &- odd..<column &+ count {
             work.callPackedColumn(

@@ -60,12 +60,18 @@ func runPackedColumns(
         let packed = Work.Operand(address: packs.input(0), stride: packedStride)
         let other = Work.Operand(address: packs.input(1), stride: packedStride)
         let target = start(work.output, column)
+        let following = (unit &+ 1) % tiles &* width
+        let isNext = unit &+ 1 < end && work.kind == .forward && work.slice.count == 1
+        let next = swiftmax_next(
+            address: isNext
+                ? work.start((unit &+ 1) / tiles, 0) + following &* work.across.stride(0, 0) : nil,
+            row_stride: work.elementStride(0), column_stride: work.across.stride(0, 0))
         if work.isReduction {
-            work.callColumns(packed, packed, other, count, packs.kernel)
+            work.callColumns(packed, packed, other, count, packs.kernel, next: next)
             work.scatter(other.address, count, target, work.across.stride(0, work.output), packs)
             continue
         }
-        work.callColumns(packed, other, packed, count, packs.kernel)
+        work.callColumns(packed, other, packed, count, packs.kernel, next: next)
         let step = work.across.stride(0, work.output)
         if work.isSimple && work.elementStride(work.output) == count &* step {
             work.scatter(packed.address, work.n &* count, target, step, packs)

@@ -138,10 +138,10 @@ func runPackedRows(
         }
         let x = input(0)
         let other = work.inputs == 1 ? x : input(1)
-        var nextRows = swiftmax_next_rows(
-            address: work.start(slice &+ (unit &+ 1 < end ? size : 0), 0), row_stride: work.step(0), stride: work.elementStride(0))
-        withUnsafePointer(to: &nextRows) { nextRows in
-        let next: UnsafePointer<swiftmax_next_rows>? = unit &+ 1 < end ? nextRows : nil
+        let isNext = unit &+ 1 < end && work.slice.count == 1
+        let next = swiftmax_next(
+            address: isNext ? work.start(slice &+ rows, 0) : nil, row_stride: work.step(0),
+            column_stride: work.elementStride(0))
         if work.isReduction {
             let results = packs.input(1)
             work.callRows(
@@ -157,7 +157,6 @@ func runPackedRows(
             let packed = Work.Operand(address: isInPlace ? packs.input(0) : packs.rows, stride: rowBytes)
             work.callRows(x, other, packed, rows, packs.kernel, next: next)
             work.scatterRows(slice, rows, packed.address, packs)
-        }
         }
     }
 }
@@ -202,7 +201,10 @@ func runShortRows(
         let packed = Work.Operand(address: packs.input(0), stride: columnStride)
         let other = Work.Operand(address: packs.input(1), stride: columnStride)
         // The rows of the next unit are as many lines as these columns.
-        let next = unit &+ 1 < end && work.kind == .forward && work.isRow(0) ? work.start(slice &+ rows, 0) - packed.address : 0
+        let isNext = unit &+ 1 < end && work.kind == .forward && work.isRow(0)
+        let next = swiftmax_next(
+            address: isNext ? work.start(slice &+ rows, 0) : nil, row_stride: columnStride,
+            column_stride: work.wideBytes)
         if work.isReduction {
             work.callColumns(packed, packed, other, rows, packs.kernel, next: next)
             work.scatterResults(other.address, slice, rows, packs)

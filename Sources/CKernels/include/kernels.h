@@ -61,28 +61,28 @@ void swiftmax_add_exact(const void *x, intptr_t element_bytes, intptr_t stride, 
 /// The sum less 1, as high + low.
 void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *high, double *low);
 
-/// Rows that are copied before the next call, as many and as long as those of this one: the first element's
-/// address, and the bytes from row to row and from element to element.
-typedef struct swiftmax_next_rows {
+/// A matrix of elements, as large as that of a call, which is read or copied after it: its first element, and the
+/// bytes from row to row and from column to column. It is asked for while memory has nothing else to do.
+/// `address` is null for none.
+typedef struct swiftmax_next {
     const void *address;
     intptr_t row_stride;
-    intptr_t stride;
-} swiftmax_next_rows;
+    intptr_t column_stride;
+} swiftmax_next;
 
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
 typedef struct swiftmax_kernels {
     /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
-    /// are asked for ahead or, of gradients, taken through the phases fewer at a time. `next`, if not null, is
-    /// asked for.
+    /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                          intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far,
-                         const swiftmax_next_rows *next);
-    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart. Those taken next
-    /// begin `next` bytes after these in each input, and are asked for, unless it is 0.
+                         swiftmax_next next);
+    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart.
     void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
-                            intptr_t columns, intptr_t n, intptr_t next, void *scratch, int32_t streaming);
+                            intptr_t columns, intptr_t n, void *scratch, int32_t streaming,
+                            swiftmax_next next);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
     /// As many elements after these are asked for.
     void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
@@ -97,7 +97,8 @@ typedef struct swiftmax_kernels {
     /// The logarithm of the sum of a slice.
     double (*exact_log)(const swiftmax_exact_sum *sum, double max);
 
-    /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX.
+    /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX. Columns that
+    /// are taken next begin `next` bytes after these in each input, unless it is 0.
     void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                           const void *output, intptr_t output_stride, void *grad_input,
                           intptr_t grad_input_stride, intptr_t rows, intptr_t n, void *scratch,
