@@ -71,8 +71,15 @@ func runPackedColumns(
             work.scatter(other.address, count, target, work.across.stride(0, work.output), packs)
             continue
         }
-        work.callColumns(packed, other, packed, count, packs.kernel, next: next)
         let step = work.across.stride(0, work.output)
+        let mayStayThere = work.streaming == 0 || work.areRunsWorthStreaming
+        if work.isWide && work.isSimple && step == work.elementBytes && mayStayThere {
+            let results = Work.Operand(address: target, stride: work.elementStride(work.output))
+            work.callColumns(
+                packed, other, results, count, packs.kernel, streaming: work.streaming, next: next)
+            continue
+        }
+        work.callColumns(packed, other, packed, count, packs.kernel, next: next)
         if work.isSimple && work.elementStride(work.output) == count &* step {
             work.scatter(packed.address, work.n &* count, target, step, packs)
             continue

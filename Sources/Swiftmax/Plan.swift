@@ -112,13 +112,6 @@ private func areWorthStreaming(
 /// The same of columns, whose output leaves the inner caches between their tiles.
 private var columnStreamingBytes: Int { 4 &* 1024 &* 1024 }
 
-/// Whether columns are written past the caches where they lie: not where their rows are so short that the parts of lines at
-/// the ends cost more than it brings.
-private func areColumnsWorthStreaming(_ work: Work, _ elements: Int) -> Bool {
-    let runBytes = work.across.size(0) &* work.elementBytes
-    return elements &* work.elementBytes >= columnStreamingBytes && (runBytes % 64 == 0 || runBytes >= 1536)
-}
-
 /// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call.
 private var unitBytes: Int { 65536 }
 
@@ -126,6 +119,7 @@ private var unitBytes: Int { 65536 }
 private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRawPointer) -> Bool {
     let n = work.n
     let sliceBytes = n &* work.wideBytes
+    let isLarge = elements &* work.elementBytes >= columnStreamingBytes
     var areRows = work.isRow(work.output) || work.isReduction && work.isWide && !work.hasMask
     for operand in 0..<work.inputs where !work.isRow(operand) { areRows = false }
 
@@ -157,7 +151,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let fits = sliceBytes &* 16 <= Work.columnPackBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
-        work.streaming = areColumnsWorthStreaming(work, elements) ? 1 : 0
+        work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0
         work.unitSlices = min(
             work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
@@ -166,15 +160,15 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
     if nearest >= 0 && fits {
         work.takeColumns(nearest)
-        work.streaming = elements &* work.wideBytes >= columnStreamingBytes ? 1 : 0
-        let most = max(16, min(1024, Work.widePackBytes / sliceBytes) & ~15)
+        work.streaming = isLarge ? 1 : 0
+        let most = max(16, min(1024, work.widePackBytes / sliceBytes) & ~15)
         work.unitSlices = unitColumns(work, elements, most: most)
         share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
     if areShort {
         work.unitSlices = max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
-        work.streaming = elements &* work.elementBytes >= columnStreamingBytes ? 1 : 0
+        work.streaming = isLarge ? 1 : 0
         share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
         return true
     }
@@ -266,6 +260,13 @@ extension Work {
         }
         batch.moveToEnd(dimension)
         batch.removeLast()
+    }
+
+    /// Whether columns may be written past the caches where they lie: not where their rows are so short that the parts of
+    /// lines at the ends cost more than it brings.
+    var areRunsWorthStreaming: Bool {
+        let runBytes = across.size(0) &* elementBytes
+        return runBytes % 64 == 0 || runBytes >= 1536
     }
 
     fileprivate var columnUnits: Int {

@@ -66,8 +66,12 @@ extension Work {
     /// they are made of stay in the first cache. The phases of forward kernels want many rows.
     static var packBytes: Int { 256 &* 1024 }
     static var columnPackBytes: Int { 4096 &* 1024 }
-    /// Packs of columns leave the inner caches so that their rows are long enough to be read ahead in.
-    static var widePackBytes: Int { 2048 &* 1024 }
+    /// What a pack of columns should hold: more than the inner caches do, so that its rows are long enough to be read ahead
+    /// in. Of forward functions in Double only so much that the second cache also holds the next, which is asked for.
+    var widePackBytes: Int {
+        let asked: Int = 512 &* 1024
+        return kind == .forward && wideBytes == 8 && 64 &* n &* wideBytes <= asked ? asked : 2048 &* 1024
+    }
     var cachedBytes: Int { kind == .backward ? 4096 : 12288 }
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }
