@@ -6,7 +6,8 @@ import CVector
 /// The forward operation on `columns` slices, a tile at a time.
 func forwardColumns(
     _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
-    _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool, next: Asked
+    _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool,
+    next: Asked
 ) {
     let scratch = Scratch(address: scratch)
     let table = scratch.table

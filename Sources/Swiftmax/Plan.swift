@@ -119,7 +119,7 @@ private var unitBytes: Int { 65536 }
 private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRawPointer) -> Bool {
     let n = work.n
     let sliceBytes = n &* work.wideBytes
-    let isLarge = elements &* work.elementBytes >= columnStreamingBytes
+    let isLarge = elements &* work.wideBytes >= columnStreamingBytes
     var areRows = work.isRow(work.output) || work.isReduction && work.isWide && !work.hasMask
     for operand in 0..<work.inputs where !work.isRow(operand) { areRows = false }
 

@@ -61,8 +61,8 @@ void swiftmax_add_exact(const void *x, intptr_t element_bytes, intptr_t stride, 
 /// The sum less 1, as high + low.
 void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *high, double *low);
 
-/// A matrix of elements, as large as that of a call, which is read or copied after it: its first element, and the
-/// bytes from row to row and from column to column. It is asked for while memory has nothing else to do.
+/// A matrix of elements, as large as that of a call, which is read or copied after it: its first element, and
+/// the bytes from row to row and from column to column. It is asked for while memory has nothing else to do.
 /// `address` is null for none.
 typedef struct swiftmax_next {
     const void *address;
@@ -97,8 +97,8 @@ typedef struct swiftmax_kernels {
     /// The logarithm of the sum of a slice.
     double (*exact_log)(const swiftmax_exact_sum *sum, double max);
 
-    /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX. Columns that
-    /// are taken next begin `next` bytes after these in each input, unless it is 0.
+    /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX. Columns
+    /// that are taken next begin `next` bytes after these in each input, unless it is 0.
     void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                           const void *output, intptr_t output_stride, void *grad_input,
                           intptr_t grad_input_stride, intptr_t rows, intptr_t n, void *scratch,
