@@ -52,8 +52,7 @@ struct BackwardResult {
     /// Four gradients of log_softmax, computed side by side, where `isOrdinary`.
     @inline(__always)
     func logSoftmax(_ g: Quad, _ y: Quad) -> Quad {
-        BackwardResult.logSoftmax(
-            g, y, sum: Quad(repeating: sum), sumLow: Quad(repeating: sumLow), exponent: splat(0))
+        BackwardResult.logSoftmax(g, y, sum: Quad(repeating: sum), sumLow: Quad(repeating: sumLow))
     }
 
     /// The gradient anywhere: the same where `isOrdinary`.
@@ -86,6 +85,24 @@ struct BackwardResult {
             sumLow: Quad(repeating: sumLow),
             exponent: exponent
         ).a
+    }
+
+    /// Where 2^n is a normal number in all lanes, exp(y) = (1 + tail) * 2^n takes less: by a seventh of the time in Float,
+    /// but not in Double.
+    @inline(__always)
+    static func logSoftmax(_ g: Quad, _ y: Quad, sum: Quad, sumLow: Quad) -> Quad {
+        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+            let least = vector_min(vector_min(y.a, y.b), vector_min(y.c, y.d))
+            let largest = maximum(maximum(y.a, y.b), maximum(y.c, y.d))
+            if vector_all_within(least, largest, splat((exponentBias - 1) * ln2)) {
+                let magic = splat(roundingMagic + exponentBias)
+                let biased = y.map { vector_fma($0, splat(log2e), magic) }
+                let tail = expTail(y, biased.map { $0 - magic })
+                let scaled = tail.map(sum, sumLow) { $1 + vector_fma($0, $1, vector_fma($0, $2, $2)) }
+                return scaled.map { -$0 }.fma(biased.map(vector_exponent_from_mantissa), g)
+            }
+        #endif
+        return logSoftmax(g, y, sum: sum, sumLow: sumLow, exponent: splat(0))
     }
 
     /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.

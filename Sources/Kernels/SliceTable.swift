@@ -413,8 +413,7 @@ struct SliceTable {
     @inline(__always)
     func logSoftmaxBackward(from slice: Int, _ g: Quad, _ y: Quad) -> Quad {
         BackwardResult.logSoftmax(
-            g, y, sum: loadQuad(narrow(.inverse, slice)), sumLow: loadQuad(narrow(.inverseLow, slice)),
-            exponent: splat(0))
+            g, y, sum: loadQuad(narrow(.inverse, slice)), sumLow: loadQuad(narrow(.inverseLow, slice)))
     }
 
     @inline(__always)

@@ -7,6 +7,7 @@
 #ifndef SWIFTMAX_VECTOR_H
 #define SWIFTMAX_VECTOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -285,6 +286,18 @@ SWIFTMAX_INLINE uint32_t vector_equal_lanes(swiftmax_vector a, swiftmax_vector b
 SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b) {
     return __builtin_popcount(vector_equal_lanes(a, b));
 }
+
+#if defined(__AVX2__) && defined(SWIFTMAX_FLOAT32)
+/// Whether in all lanes `least` is at least -limit and `largest` at most limit.
+SWIFTMAX_INLINE bool vector_all_within(swiftmax_vector least, swiftmax_vector largest, swiftmax_vector limit) {
+#if defined(__AVX512F__)
+    __mmask16 above = _mm512_cmp_ps_mask((__m512)least, (__m512)-limit, _CMP_GE_OQ);
+    return _mm512_mask_cmp_ps_mask(above, (__m512)largest, (__m512)limit, _CMP_LE_OQ) == 0xffff;
+#else
+    return _mm256_movemask_ps((__m256)((least >= -limit) & (largest <= limit))) == 0xff;
+#endif
+}
+#endif
 
 // MARK: Memory
 
