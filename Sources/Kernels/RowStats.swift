@@ -367,15 +367,15 @@ func sumRows(
     }
 }
 
-/// The stats of one block, relative to `max`: its own maximum, or that of the slice. Asks for the next.
+/// The stats of one block, relative to `max`: its own maximum, or that of the slice.
 func blockStats(
     _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ tails: UnsafeMutableRawPointer,
-    _ scratch: Scratch
+    _ scratch: Scratch, next: Asked
 ) -> swiftmax_stats {
     let table = scratch.table
     table.setMax(0, max)
     var row = RowBatch(x, n, slice: 0)
-    row.asked = Asked(x.element(n), rowStride: 0, results: nil)
+    row.asked = next
     _ = rowStats(kind, row, scratch, RowTails(address: tails, stride: 0, isPadded: false))
     return table.stats(from: 0).first
 }

@@ -68,7 +68,13 @@ func runBlockStats(
         let x = work.blockElements(0, start, end, packs)
         let stats = work.stats.unsafelyUnwrapped + b
         if work.kind == .forward {
-            work.kernels.pointee.row_stats(work.op, x, end &- start, work.known, stats, packs.kernel)
+            let isNext = end < work.n && work.slice.count == 1
+            let next = swiftmax_next(
+                address: isNext ? work.start(work.current, 0) + end &* work.elementStride(0) : nil,
+                row_stride: 0,
+                column_stride: work.elementStride(0))
+            work.kernels.pointee.row_stats(
+                work.op, x, end &- start, work.known, stats, packs.kernel, next)
         } else {
             let y = work.blockElements(1, start, end, packs)
             work.kernels.pointee.row_sum(

@@ -153,7 +153,7 @@ func runPackedRows(
             work.callRows(x, other, target, rows, packs.kernel, streaming: work.streaming, next: next)
         } else {
             // In place, a store of a part of a vector would hold up the loads of the next row.
-            let isInPlace = work.kind == .backward || rowBytes % 64 == 0
+            let isInPlace = work.kind == .backward || rowBytes % 64 == 0 && work.n <= Int(SWIFTMAX_BLOCK)
             let packed = Work.Operand(address: isInPlace ? packs.input(0) : packs.rows, stride: rowBytes)
             work.callRows(x, other, packed, rows, packs.kernel, next: next)
             work.scatterRows(slice, rows, packed.address, packs)

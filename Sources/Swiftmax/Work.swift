@@ -64,7 +64,7 @@ struct Work {
 extension Work {
     /// What a pack of rows and one of columns may hold, in bytes, and what it should, so that all packs and the elements
     /// they are made of stay in the first cache. The phases of forward kernels want many rows.
-    static var packBytes: Int { 256 &* 1024 }
+    static var packBytes: Int { 4096 &* 1024 }
     static var columnPackBytes: Int { 4096 &* 1024 }
     /// What a pack of columns should hold: more than the inner caches do, so that its rows are long enough to be read ahead
     /// in. Of forward functions in Double only so much that the second cache also holds the next, which is asked for.

@@ -84,9 +84,8 @@ typedef struct swiftmax_kernels {
                             intptr_t columns, intptr_t n, void *scratch, int32_t streaming,
                             swiftmax_next next);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
-    /// As many elements after these are asked for.
     void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
-                      void *scratch);
+                      void *scratch, swiftmax_next next);
     /// The stats of a row from those of its blocks, in order. Returns 1 if the blocks must be read again with
     /// the row's maximum as `known_max`, else 0.
     int32_t (*merge_stats)(int32_t op, const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);
