@@ -179,6 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # The last cores, as interrupts favor the first. Before the peers load: JAX counts cores then.
     os.sched_setaffinity(0, cores[-options.threads :])
     warnings.filterwarnings("ignore")
+    dtypes = options.dtype or (("float32", "float64") if options.quick else DTYPES)
+    # With one thread, before the candidates are told how many they have.
+    loops = {dtype: exponential_cost(dtype) for dtype in dtypes}
     candidates = peers.installed(
         options.threads, (peers.Swiftmax, peers.SwiftmaxOut, *peers.OTHERS)
     )
@@ -186,10 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     info = machine(options.threads, candidates)
     print(report.header(info), flush=True)
 
-    dtypes = options.dtype or (("float32", "float64") if options.quick else DTYPES)
     chosen = list(cells(tuple(options.function), tuple(dtypes), options.quick))
     budget = options.budget or (0.1 if options.quick else 1.0)
-    loops = {dtype: exponential_cost(dtype) for dtype in dtypes}
     records = []
     for cell in (bar := tqdm(chosen, unit="cell", file=sys.stderr)):
         bar.set_description(f"{cell.function} {cell.dtype} {cell.shape}")
