@@ -108,6 +108,8 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "rows back": ((3000, 37), 1, lambda x: x[:, ::-1]),
     "rows back, whole vectors": ((300, 64), 1, lambda x: x[:, ::-1]),
     "rows back, of several blocks": ((9, 9001), 1, lambda x: x[:, ::-1]),
+    "rows apart, of many blocks": ((3, 200_001), 1, lambda x: x[:, ::2]),
+    "rows apart, longer than a pack": ((2, 2_300_002), 1, lambda x: x[:, ::2]),
     "rows cut": ((3000, 64), 1, lambda x: x[:, :16]),
     "rows repeated": ((1, 500), 1, lambda x: np.broadcast_to(x, (30, 500))),
     "elements repeated": ((500, 1), 1, lambda x: np.broadcast_to(x, (500, 50))),
@@ -183,7 +185,7 @@ def test_long_rows(dtype: str, length: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
-@pytest.mark.parametrize("length", [64, 65])
+@pytest.mark.parametrize("length", [2, 3, 10, 28, 33, 64, 65, 120, 9001])
 def test_rows_in_memory(length: int, name: str, dtype: str) -> None:
     """So many rows that they are asked for ahead and written past the caches; as columns too."""
     parts = slices(name, 6, "wide", 9973, dtype)
@@ -191,6 +193,18 @@ def test_rows_in_memory(length: int, name: str, dtype: str) -> None:
     arrays = [np.resize(part, shape) for part in parts]
     expected = call(name, [np.asfortranarray(array) for array in arrays], axis=1)
     assert call(name, arrays, axis=1).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [5_001, 300_001, 1_000_001])
+def test_long_masked_rows(length: int, dtype: str) -> None:
+    """What a mask leaves out is summed as if it were -inf."""
+    x = np.resize(slices("softmax", 7, "wide", 9973, dtype)[0], (2, length))
+    mask = np.resize(np.arange(7) % 3 > 0, x.shape)
+    masked = np.where(mask, x, np.array(-np.inf, x.dtype))
+    for name in FORWARD:
+        expected = call(name, [masked], axis=1)
+        assert call(name, [x], axis=1, where=mask).tobytes() == expected.tobytes()
 
 
 # ---- Threads ------------------------------------------------------------------------------------
