@@ -97,15 +97,13 @@ private func isFar(_ kind: Work.Kind, _ sliceBytes: Int, _ bytes: Int) -> Bool {
 
 /// Whether rows are long enough to be streamed. Those that go through phases many at a time are written in short turns,
 /// which must not have parts of cache lines at their ends, nor the shorter of them at the ends of rows. For gradients it
-/// pays in Double alone, and not where their arithmetic takes longer than memory.
+/// pays where memory takes longer than their arithmetic: for those of softmax.
 private func areWorthStreaming(
     _ kind: Work.Kind, _ op: Int32, _ n: Int, _ elementBytes: Int, _ output: Int
 ) -> Bool {
     if n > Int(SWIFTMAX_BLOCK) { return true }
     let isAligned = output % 64 == 0
-    if kind == .backward && (elementBytes < 8 || op != Int32(SWIFTMAX_OP_SOFTMAX) || !isAligned) {
-        return false
-    }
+    if kind == .backward && (op != Int32(SWIFTMAX_OP_SOFTMAX) || !isAligned) { return false }
     return n &* elementBytes % 64 == 0 && n >= (isAligned ? 64 : 512)
 }
 
