@@ -13,7 +13,7 @@ private func areShort(_ work: Work) -> Bool {
     return switch (work.kind, work.op) {
     case (.forward, _): n < 16 || n == lanes || n <= (isDouble ? 22 : 42) && 8 &* empty >= n
     case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): n <= 3
-    case (.backward, _): empty > 0 && n <= (isDouble ? 12 : 6)
+    case (.backward, _): empty > 0 && n <= 6
     }
 }
 
@@ -166,7 +166,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
     if areShort {
         work.unitSlices = max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
-        work.streaming = isLarge ? 1 : 0
+        work.streaming = isLarge && work.kind == .forward ? 1 : 0
         share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
         return true
     }
