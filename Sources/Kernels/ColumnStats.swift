@@ -143,7 +143,7 @@ func softmaxSums(
         let low = table.low(from: column)
         let asked = columns.asked.element(column)
         let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: kept) { i in
-            asked.askRow(i)
+            asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { _, e in
             e
@@ -165,7 +165,7 @@ func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
         var count = zero
         let asked = columns.asked.element(column)
         let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: nil) { i in
-            asked.askRow(i)
+            asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
             let value = vector_load(x + i &* vectorBytes)

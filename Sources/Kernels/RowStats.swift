@@ -118,6 +118,7 @@ struct RowBatch {
     /// summed, where memory and the units for additions have nothing else to do.
     var next: UnsafeRawPointer?
     var nextCount = 0
+    /// Rows further on, or those that are copied next.
     var asked = Asked.nothing
 
     /// One row.
@@ -195,20 +196,12 @@ struct Asked {
     @inline(__always)
     func row(_ index: Int) -> UnsafeRawPointer { address.unsafelyUnwrapped + index &* rowStride }
 
-    /// Asks, where anything is asked for, for the lines of the first vector of a row.
+    /// Asks for the lines of the vector that lies `bytes` after one of these addresses; not after none.
     @inline(__always)
-    func askRow(_ index: Int) {
+    func ask(_ address: UnsafeRawPointer?, _ bytes: Int) {
         guard let address else { return }
-        vector_prefetch(address + index &* rowStride)
-        vector_prefetch(address + (index &* rowStride &+ second))
-    }
-
-    /// Asks, where anything is asked for, for the lines of a vector of a row.
-    @inline(__always)
-    func ask(_ row: UnsafeRawPointer?, _ i: Int) {
-        guard let row else { return }
-        vector_prefetch(row + i &* stride)
-        vector_prefetch(row + (i &* stride &+ second))
+        vector_prefetch(address + bytes)
+        vector_prefetch(address + (bytes &+ second))
     }
 }
 
@@ -248,7 +241,7 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scr
         let low = splat(table.low(slice))
         let kept = tails.row(slice)
         sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
-            rows.asked.ask(asked, i)
+            rows.asked.ask(asked, i &* rows.asked.stride)
             nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)
         } term: { i, present, e in
@@ -272,7 +265,7 @@ func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: 
         let max = splat(isShifted ? 0 : table.max(slice))
         var count: Int32 = 0
         sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
-            rows.asked.ask(asked, i)
+            rows.asked.ask(asked, i &* rows.asked.stride)
             nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)
         } term: { i, present, e in
