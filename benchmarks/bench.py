@@ -89,7 +89,9 @@ def exponential_cost(dtype: str) -> float:
 # MARK: Measuring
 
 
-def measure(cell: Cell, candidates: Sequence[Any], budget: float, loop: float) -> dict[str, Any]:
+def measure(
+    cell: Cell, candidates: Sequence[Any], budget: float, loop: float, settle: float
+) -> dict[str, Any]:
     """Check and time all candidates on one cell."""
     case = cell.case()
     calls, left_out = {}, {}
@@ -111,7 +113,7 @@ def measure(cell: Cell, candidates: Sequence[Any], budget: float, loop: float) -
         else:
             left_out[candidate.name] = f"{excess:.3g} times the tolerance off"
     calls["traffic"] = traffic(case)
-    times = interleaved(calls, budget)
+    times = interleaved(calls, budget, settle=settle)
     moved = times.pop("traffic").minimum
     # softmax_backward alone has no exponential in it.
     computed = 0.0 if cell.function == "softmax_backward" else loop * cell.shape.elements
@@ -190,11 +192,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(report.header(info), flush=True)
 
     chosen = list(cells(tuple(options.function), tuple(dtypes), options.quick))
+    settle = 0.01 if options.threads > 1 else 0.0
     budget = options.budget or (0.1 if options.quick else 1.0)
     records = []
     for cell in (bar := tqdm(chosen, unit="cell", file=sys.stderr)):
         bar.set_description(f"{cell.function} {cell.dtype} {cell.shape}")
-        records.append(measure(cell, candidates, budget, loops[cell.dtype]))
+        records.append(measure(cell, candidates, budget, loops[cell.dtype], settle))
     result: dict[str, Any] = {"machine": info, "cells": records}
     if not options.quick:
         result["memory"] = {name: memory.measure(name) for name in info["versions"]}

@@ -21,7 +21,11 @@ class Times:
 
 
 def interleaved(
-    calls: Mapping[str, Call], budget: float, min_rounds: int = 5, sample: float = 1e-4
+    calls: Mapping[str, Call],
+    budget: float,
+    min_rounds: int = 5,
+    sample: float = 1e-4,
+    settle: float = 0.0,
 ) -> dict[str, Times]:
     """Time calls against each other.
 
@@ -35,6 +39,9 @@ def interleaved(
         Rounds that are run whatever the budget.
     sample : float
         Seconds a sample should last at least; short calls are repeated within a sample.
+    settle : float
+        Seconds a candidate runs before its sample is taken, at least one call. The threads of some
+        peers wait for more work on a core for a while, on which those of the next would not start.
 
     Returns
     -------
@@ -50,7 +57,10 @@ def interleaved(
     rounds = 0
     while rounds < min_rounds or time.perf_counter() < end:
         for name, timer in timers.items():
+            settled = time.perf_counter() + settle
             timer.timeit(1)  # So that the caches hold this candidate's data, not the last one's.
+            while time.perf_counter() < settled:
+                timer.timeit(1)
             samples[name].append(timer.timeit(repeats[name]) / repeats[name])
         rounds += 1
     return {n: Times(min(s), statistics.median(s), rounds) for n, s in samples.items()}
