@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <time.h>
 
 static swiftmax_kernels kernels[2];
 static int32_t isa;
@@ -70,6 +71,35 @@ int32_t support_processors(void) {
     if (limit > 0 && limit < count)
         count = limit;
     return count > 0 ? count : 1;
+}
+
+// MARK: Threads
+
+static support_crew crew;
+static pthread_once_t crew_once = PTHREAD_ONCE_INIT;
+
+static void leave_crew(void) {
+    crew = (support_crew){.most = crew.most};
+}
+
+static void make_crew(void) {
+    crew.most = support_processors() - 1;
+    pthread_atfork(NULL, NULL, leave_crew);
+}
+
+support_crew *support_crew_of_process(void) {
+    pthread_once(&crew_once, make_crew);
+    return &crew;
+}
+
+int64_t support_now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+void support_yield(void) {
+    sched_yield();
 }
 
 // MARK: Scratch

@@ -65,6 +65,14 @@ func share(
     let grain = max(1, units / (threads &* 8))
     var shared = Shared(path: path, work: work, units: units, grain: grain)
     withUnsafeMutablePointer(to: &shared) { shared in
+        let crew = support_crew_of_process().unsafelyUnwrapped
+        if support_exchange(&crew.pointee.is_taken, 1) == 0 {
+            crew.share(shared, threads &- 1, scratch)
+            support_store(&crew.pointee.is_taken, 0)
+            return
+        }
+        // The crew helps another thread's call. With so much to do nobody is to wait.
+        support_store(&crew.pointee.is_crowded, 1)
         support_apply(threads, shared) { shared, _ in
             // A thread without memory leaves its share to the others.
             let shared = shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
@@ -73,6 +81,60 @@ func share(
         Shared.takePieces(shared, scratch)
     }
 }
+
+// MARK: The crew
+
+extension UnsafeMutablePointer<support_crew> {
+    /// Takes all pieces, with up to so many helpers.
+    fileprivate func share(
+        _ shared: UnsafeMutablePointer<Shared>, _ helpers: Int, _ scratch: UnsafeMutableRawPointer
+    ) {
+        let helpers = Int32(helpers)
+        pointee.shared = UnsafeMutableRawPointer(shared)
+        support_store(&pointee.done, 0)
+        let missing =
+            min(helpers, max(1, pointee.most)) &- support_load(&pointee.waiting)
+            &- support_load(&pointee.coming)
+        support_store(&pointee.seats, helpers)
+        for _ in 0..<max(0, missing) {
+            support_add(&pointee.coming, 1)
+            support_async { _ in support_crew_of_process().unsafelyUnwrapped.help() }
+        }
+        Shared.takePieces(shared, scratch)
+        // Nobody joins any more; those who did must not be left with memory that is gone.
+        let joined = helpers &- support_exchange(&pointee.seats, 0)
+        var looks = 0
+        while support_load(&pointee.done) < joined {
+            looks &+= 1
+            if looks < 1000 { support_pause() } else { support_yield() }
+        }
+    }
+
+    /// What a helper does: its part of every call that comes soon enough.
+    private func help() {
+        support_add(&pointee.waiting, 1)
+        support_add(&pointee.coming, -1)
+        var end = support_now() &+ patience
+        while support_now() < end && support_exchange(&pointee.is_crowded, 0) == 0 {
+            for _ in 0..<16 {
+                if support_take(&pointee.seats) {
+                    support_add(&pointee.waiting, -1)
+                    let shared = pointee.shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
+                    // One without memory leaves its share to the others.
+                    _ = withScratch { Shared.takePieces(shared, $0) }
+                    support_add(&pointee.done, 1)
+                    support_add(&pointee.waiting, 1)
+                    end = support_now() &+ patience
+                }
+                support_pause()
+            }
+        }
+        support_add(&pointee.waiting, -1)
+    }
+}
+
+/// Nanoseconds that a helper waits for the next call.
+private var patience: Int64 { 200_000 }
 
 /// How many threads so many elements are worth.
 func threadsWorth(_ elements: Int) -> Int { min(threadLimit(), elements / elementsPerThread) }

@@ -9,6 +9,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -456,7 +457,7 @@ LARGE = logits("normal", 3, (300, 4000), "float32")
 
 def test_python_threads_at_once(threads: None) -> None:
     """Each gets its own result, whether the calls inside use threads too or not."""
-    arrays = [logits("normal", seed, (40 + seed, 999), "float32") for seed in range(8)]
+    arrays = [logits("normal", seed, (200 + seed, 999), "float32") for seed in range(8)]
     expected = [call("softmax", x).tobytes() for x in arrays]
     for count in (1, 4):
         swiftmax.set_num_threads(count)
@@ -473,6 +474,16 @@ def test_python_threads_at_once(threads: None) -> None:
         for worker in workers:
             worker.join()
         assert not wrong
+
+
+def test_threads_do_not_wait_for_long(threads: None) -> None:
+    """After a call its threads look out for the next one, but not for good."""
+    swiftmax.set_num_threads(4)
+    call("softmax", LARGE)
+    time.sleep(0.1)
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.1
 
 
 def digest(_: int) -> bytes:

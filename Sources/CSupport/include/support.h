@@ -4,6 +4,7 @@
 #ifndef SWIFTMAX_SUPPORT_H
 #define SWIFTMAX_SUPPORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -58,6 +59,33 @@ SWIFTMAX_INLINE void support_store(int32_t *value, int32_t other) {
     __atomic_store_n(value, other, __ATOMIC_RELEASE);
 }
 
+/// What it was.
+SWIFTMAX_INLINE int32_t support_exchange(int32_t *value, int32_t other) {
+    return __atomic_exchange_n(value, other, __ATOMIC_ACQ_REL);
+}
+
+SWIFTMAX_INLINE void support_add(int32_t *value, int32_t amount) {
+    __atomic_fetch_add(value, amount, __ATOMIC_ACQ_REL);
+}
+
+/// Takes one off a number above 0; whether it was.
+SWIFTMAX_INLINE bool support_take(int32_t *value) {
+    int32_t left = __atomic_load_n(value, __ATOMIC_RELAXED);
+    while (left > 0)
+        if (__atomic_compare_exchange_n(value, &left, left - 1, true, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return true;
+    return false;
+}
+
+/// Between two looks at what another thread is to change.
+SWIFTMAX_INLINE void support_pause(void) {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /// Orders stores past the caches before what follows, which on x86-64 nothing else does.
 SWIFTMAX_INLINE void support_stream_fence(void) {
 #if defined(__x86_64__)
@@ -85,13 +113,42 @@ int32_t support_processors(void);
 /// It lasts as long as the thread. Null when there is none to be had.
 void *support_scratch(size_t bytes);
 
+/// The threads that help one call at a time, and wait for the next for a moment: to wake a thread takes as
+/// long as the work of a small call does.
+typedef struct support_crew {
+    /// 1 while a call has it; 1 after another would have had it.
+    int32_t is_taken, is_crowded;
+    /// How many may yet join the call, and how many have done their part.
+    int32_t seats, done;
+    /// Threads that wait for seats, those that are to, and the most that there is a processor for.
+    int32_t waiting, coming, most;
+    /// What the call's threads share.
+    void *shared;
+} support_crew;
+
+/// The crew of this process; that of a forked child has nobody.
+support_crew *support_crew_of_process(void);
+
+/// Nanoseconds since some moment.
+int64_t support_now(void);
+
+/// Lets another thread run.
+void support_yield(void);
+
 /// libdispatch. (Its header is not on the path of C targets.)
 void dispatch_apply_f(size_t iterations, void *queue, void *context, void (*work)(void *, size_t));
+void dispatch_async_f(void *queue, void *context, void (*work)(void *));
+void *dispatch_get_global_queue(intptr_t identifier, uintptr_t flags);
 
 /// Calls `work(context, i)` for i in 0..<count, on several threads.
 SWIFTMAX_INLINE void support_apply(size_t count, void *context, void (*work)(void *, size_t)) {
     // The queue that a null stands for is that of the calling thread's priority.
     dispatch_apply_f(count, 0, context, work);
+}
+
+/// Calls `work` on a thread of its own, soon.
+SWIFTMAX_INLINE void support_async(void (*work)(void *)) {
+    dispatch_async_f(dispatch_get_global_queue(0, 0), NULL, work);
 }
 
 #endif
