@@ -92,6 +92,7 @@ extension UnsafeMutablePointer<support_crew> {
         let helpers = Int32(helpers)
         pointee.shared = UnsafeMutableRawPointer(shared)
         support_store(&pointee.done, 0)
+        support_store(&pointee.is_crowded, 0)
         let missing =
             min(helpers, max(1, pointee.most)) &- support_load(&pointee.waiting)
             &- support_load(&pointee.coming)
