@@ -104,11 +104,6 @@ struct Exponential {
         self.power = power
     }
 
-    /// 0
-    static var none: Exponential {
-        @inline(__always) get { Exponential(tail: splat(0), power: splat(0)) }
-    }
-
     /// For d >= the low of the shift.
     @inline(__always)
     init(_ d: Vector, magic: Vector) { self = ExponentialQuad(Quad(repeating: d), magic: magic).a }

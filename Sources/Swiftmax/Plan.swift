@@ -146,7 +146,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         return true
     }
     let neighbors = columnDimension(work, from: fewColumns)
-    let fits = sliceBytes &* 16 <= Work.columnPackBytes
+    let fits = sliceBytes &* 16 <= Work.packBytes
     if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
         work.takeColumns(neighbors)
         work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0

@@ -41,6 +41,12 @@ private struct Shared {
     let grain: Int
     var next: Int64 = 0
 
+    /// In another thread than the call's. One without memory leaves its share to the others.
+    static func takePieces(_ shared: UnsafeMutableRawPointer?) {
+        let shared = shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
+        _ = withScratch { takePieces(shared, $0) }
+    }
+
     static func takePieces(_ shared: UnsafeMutablePointer<Shared>, _ scratch: UnsafeMutableRawPointer) {
         let (units, grain) = (shared.pointee.units, shared.pointee.grain)
         while true {
@@ -73,11 +79,7 @@ func share(
         }
         // The crew helps another thread's call. With so much to do nobody is to wait.
         support_store(&crew.pointee.is_crowded, 1)
-        support_apply(threads, shared) { shared, _ in
-            // A thread without memory leaves its share to the others.
-            let shared = shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
-            _ = withScratch { Shared.takePieces(shared, $0) }
-        }
+        support_apply(threads, shared) { shared, _ in Shared.takePieces(shared) }
         Shared.takePieces(shared, scratch)
     }
 }
@@ -120,9 +122,7 @@ extension UnsafeMutablePointer<support_crew> {
             for _ in 0..<16 {
                 if support_take(&pointee.seats) {
                     support_add(&pointee.waiting, -1)
-                    let shared = pointee.shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
-                    // One without memory leaves its share to the others.
-                    _ = withScratch { Shared.takePieces(shared, $0) }
+                    Shared.takePieces(pointee.shared)
                     support_add(&pointee.done, 1)
                     support_add(&pointee.waiting, 1)
                     end = support_now() &+ patience

@@ -62,16 +62,16 @@ struct Work {
 // MARK: Scratch
 
 extension Work {
-    /// What a pack of rows and one of columns may hold, in bytes, and what it should, so that all packs and the elements
-    /// they are made of stay in the first cache. The phases of forward kernels want many rows.
+    /// What a pack may hold, in bytes.
     static var packBytes: Int { 4096 &* 1024 }
-    static var columnPackBytes: Int { 4096 &* 1024 }
     /// What a pack of columns should hold: more than the inner caches do, so that its rows are long enough to be read ahead
     /// in. Of forward functions in Double only so much that the second cache also holds the next, which is asked for.
     var widePackBytes: Int {
         let asked: Int = 512 &* 1024
         return kind == .forward && wideBytes == 8 && 64 &* n &* wideBytes <= asked ? asked : 2048 &* 1024
     }
+    /// What a pack of rows should hold, so that all packs and the elements they are made of stay in the first cache. The
+    /// phases of forward kernels want many rows.
     var cachedBytes: Int { kind == .backward ? 4096 : 12288 }
     /// Elements on their way to or from another type.
     static var stagingBytes: Int { 16384 }
@@ -80,7 +80,7 @@ extension Work {
     static var streamedRun: Int { 512 }
 
     static var scratchBytes: Int {
-        Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* columnPackBytes &+ packBytes / 4 &+ stagingBytes
+        Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* packBytes &+ packBytes / 4 &+ stagingBytes
             &+ 3 &* Dimensions.bytes
     }
 
@@ -92,7 +92,7 @@ extension Work {
         var kernel: UnsafeMutableRawPointer { scratch }
         /// The elements of an input; the first then holds the results.
         func input(_ operand: Int) -> UnsafeMutableRawPointer {
-            scratch + (Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ operand &* columnPackBytes)
+            scratch + (Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ operand &* packBytes)
         }
         /// Rows that are yet to be turned into columns.
         var rows: UnsafeMutableRawPointer { input(2) }
