@@ -41,7 +41,7 @@ private struct Shared {
     let grain: Int
     var next: Int64 = 0
 
-    /// In another thread than the call's. One without memory leaves its share to the others.
+    /// With the scratch of the thread that takes them. One without memory leaves its share to the others.
     static func takePieces(_ shared: UnsafeMutableRawPointer?) {
         let shared = shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
         _ = withScratch { takePieces(shared, $0) }
