@@ -38,6 +38,32 @@ struct ExponentialPanel {
     }
 }
 
+/// The sum of the n <= `shortLength` terms of a vector of columns, by virtual lanes and in the order of `sumOfLanes`.
+@inline(__always)
+private func sumOfShort(
+    _ terms: ExponentialPanel, _ n: Int, _ sums: UnsafeMutablePointer<LaneSum>
+) -> Pair {
+    @inline(__always)
+    func term(_ i: Int) -> Pair { pair(of: terms.load(at: i &* vectorBytes)) }
+    /// Four terms, zero beyond the last.
+    @inline(__always)
+    func four(_ i: Int) -> PairQuad {
+        PairQuad(
+            a: term(i), b: i &+ 1 < n ? term(i &+ 1) : .zero, c: i &+ 2 < n ? term(i &+ 2) : .zero,
+            d: i &+ 3 < n ? term(i &+ 3) : .zero)
+    }
+    if n <= 8 {
+        var total = four(0)
+        if n > 4 { total = total + four(4) }
+        return (total.a + total.c) + (total.b + total.d)
+    }
+    for i in 0..<n {
+        let sum = sums + i & (virtualLanes &- 1)
+        sum.pointee = LaneSum(i < virtualLanes ? term(i) : sum.pointee.pair + term(i))
+    }
+    return sumOfLanes(sums, min(n, virtualLanes))
+}
+
 /// As `sumRow`, for a vector of columns.
 ///
 /// - Parameters:
@@ -48,7 +74,6 @@ func sumColumns(
     _ n: Int, magic: Vector, _ scratch: Scratch, kept: ExponentialPanel?, argument: (Int) -> Vector,
     term: (_ i: Int, _ e: Exponential) -> Exponential
 ) -> Pair {
-    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
     /// The terms of four elements from i on, `step` apart.
     @inline(__always)
     func four(_ i: Int, _ step: Int) -> ExponentialQuad {
@@ -77,14 +102,8 @@ func sumColumns(
         last.store(term(i, Exponential(argument(i), magic: magic)), at: i &* vectorBytes)
         i &+= 1
     }
-    if n <= shortLength {
-        for i in 0..<n {
-            let term = pair(of: last.load(at: i &* vectorBytes))
-            let sum = sums + i & (virtualLanes &- 1)
-            sum.pointee = LaneSum(i < virtualLanes ? term : sum.pointee.pair + term)
-        }
-        return sumOfLanes(sums, min(n, virtualLanes))
-    }
+    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+    if n <= shortLength { return sumOfShort(last, n, sums) }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane

@@ -78,29 +78,52 @@ func logPolynomial(_ u: Wide) -> Wide {
     return wide_fma(p, u, splatWide(0x1.5555555555555p-1))
 }
 
+/// What the logarithm of 1 + v, v >= 0, comes from: a step of its own, as each takes much longer than it does work, but is
+/// short enough for the CPU to have that of several vectors under way.
+struct LogArgument {
+    let j: Wide
+    let z: Pair
+
+    @inline(__always)
+    init(j: Wide, z: Pair) {
+        self.j = j
+        self.z = z
+    }
+
+    @inline(__always)
+    init(_ v: Pair) {
+        let one = splatWide(1)
+        var m = Pair(sum: one, v.high)
+        m.low += v.low
+
+        j = wide_exponent(m.high)
+        let scale = powerOfTwo(minus: j)
+        let f = Pair(sum: m.high * scale - one, m.low * scale)
+        let denominator = Pair(sumOrdered: splatWide(2), f.high)
+        z = quotient(f, Pair(high: denominator.high, low: denominator.low + f.low))
+    }
+
+    @inline(__always)
+    var log: Pair {
+        let u = z.high * z.high
+        let p = logPolynomial(u)
+        // j ln2 in two parts, the first short enough to be exact.
+        let leading = Pair(sumOrdered: j * splatWide(0x1.62e42fefa38p-1), z.high + z.high)
+        let rest = wide_fma(
+            z.high * u, p, z.low + z.low + leading.low + j * splatWide(0x1.ef35793c7673p-45))
+        return Pair(sumOrdered: leading.high, rest)
+    }
+}
+
+/// 2^-j
+@inline(__always)
+private func powerOfTwo(minus j: Wide) -> Wide {
+    wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
+}
+
 /// log(1 + v) for v >= 0.
 @inline(__always)
-func log1p(_ v: Pair) -> Pair {
-    let one = splatWide(1)
-    var m = Pair(sum: one, v.high)
-    m.low += v.low
-
-    let j = wide_exponent(m.high)
-    let scale = wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
-
-    let f = Pair(sum: m.high * scale - one, m.low * scale)
-    let denominator = Pair(sumOrdered: splatWide(2), f.high)
-    let z = quotient(f, Pair(high: denominator.high, low: denominator.low + f.low))
-
-    let u = z.high * z.high
-    let p = logPolynomial(u)
-
-    // j ln2 in two parts, the first short enough to be exact.
-    let leading = Pair(sumOrdered: j * splatWide(0x1.62e42fefa38p-1), z.high + z.high)
-    let rest = wide_fma(
-        z.high * u, p, z.low + z.low + leading.low + j * splatWide(0x1.ef35793c7673p-45))
-    return Pair(sumOrdered: leading.high, rest)
-}
+func log1p(_ v: Pair) -> Pair { LogArgument(v).log }
 
 #if SWIFTMAX_FLOAT32
     /// p(u) to 2^-37 of log(m): all that a Float result can use.
@@ -111,17 +134,23 @@ func log1p(_ v: Pair) -> Pair {
         return wide_fma(p, u, splatWide(0x1.555554fd5f3f1p-1))
     }
 
-    /// log(1 + v) for v >= 0 in plain double, to about 2^-50 or what `polynomial` is worth.
-    @inline(__always)
-    func log1p(_ v: Wide, _ polynomial: (Wide) -> Wide) -> Wide {
-        let one = splatWide(1)
-        let m = v + one
-        let j = wide_exponent(m)
-        let scale = wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
-        // Next to v = 0, where j is 0, f is v itself.
-        let f = wide_if_equal(j, splatWide(0), v, m * scale - one)
-        let z = f / (f + splatWide(2))
-        let u = z * z
-        return wide_fma(j, splatWide(0x1.62e42fefa39efp-1), wide_fma(z * u, polynomial(u), z + z))
+    /// The same in plain double, to about 2^-50 or what `polynomial` is worth.
+    extension LogArgument {
+        @inline(__always)
+        init(_ v: Wide) {
+            let one = splatWide(1)
+            let m = v + one
+            let j = wide_exponent(m)
+            // Next to v = 0, where j is 0, f is v itself.
+            let f = wide_if_equal(j, splatWide(0), v, m * powerOfTwo(minus: j) - one)
+            self.init(j: j, z: Pair(high: f / (f + splatWide(2)), low: splatWide(0)))
+        }
+
+        @inline(__always)
+        func log(_ polynomial: (Wide) -> Wide) -> Wide {
+            let u = z.high * z.high
+            return wide_fma(
+                j, splatWide(0x1.62e42fefa39efp-1), wide_fma(z.high * u, polynomial(u), z.high + z.high))
+        }
     }
 #endif

@@ -29,7 +29,7 @@ private func preciseLog(_ sum: Pair) -> Wide {
         let excess = Pair(sum: sum.high, splatWide(-1))
         return log1p(Pair(sumOrdered: excess.high, excess.low + sum.low)).high
     #else
-        return log1p(sum.high - splatWide(1), logPolynomial)
+        return LogArgument(sum.high - splatWide(1)).log(logPolynomial)
     #endif
 }
 

@@ -50,24 +50,46 @@ struct SoftmaxResult {
 }
 
 extension Stats {
-    /// The sum of exp(x - max) over all elements but one of those that equal the maximum.
+    /// What the sum, scaled by 2^-k and not by exp(-max), is too small by: exp(k ln2 - max) - 1 in Float, and in Double
+    /// exp(max - k ln2) - 1.
     @inline(__always)
-    var others: Pair {
+    var maxTail: Wide {
         let narrowMax = wide_narrow(max)
         let shift = Shift(max: narrowMax)
-        let scale = splatWide(1 / spareScale)
-        // The elements were scaled by 2^-k, and exp(max - k ln2) = 1 + tail.
         #if SWIFTMAX_FLOAT64
-            let (_, tail) = wideExponent(max: max - shift.base)
+            return wideExponent(max: max - shift.base).tail
+        #else
+            let near = vector_if_equal(narrowMax - narrowMax, splat(0), narrowMax - shift.base, splat(0))
+            return shortExpTail(
+                wide_fma(
+                    vector_widen(shift.k), splatWide(0x1.62e42fefa39efp-1), -vector_widen(near)))
+        #endif
+    }
+
+    /// The sum of exp(x - max) over all elements but one of those that equal the maximum.
+    @inline(__always)
+    func others(maxTail: Wide) -> Pair {
+        let scale = splatWide(1 / spareScale)
+        #if SWIFTMAX_FLOAT64
             // Scaled last, so that a subnormal result is rounded once.
-            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), tail)).scaled(by: scale)
+            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), maxTail)).scaled(by: scale)
             let others = Pair(sum: count - splatWide(1), rest.high)
             return Pair(high: others.high, low: others.low + rest.low)
         #else
-            let near = vector_if_equal(narrowMax - narrowMax, splat(0), narrowMax - shift.base, splat(0))
-            let r = wide_fma(vector_widen(shift.k), splatWide(0x1.62e42fefa39efp-1), -vector_widen(near))
-            let rest = wide_fma(sum.high, shortExpTail(r), sum.high) * scale
+            let rest = wide_fma(sum.high, maxTail, sum.high) * scale
             return Pair(high: count - splatWide(1) + rest, low: splatWide(0))
+        #endif
+    }
+}
+
+extension LogArgument {
+    /// That of `Stats.others`.
+    @inline(__always)
+    init(others: Pair) {
+        #if SWIFTMAX_FLOAT64
+            self.init(others)
+        #else
+            self.init(others.high)
         #endif
     }
 }
@@ -79,19 +101,19 @@ struct LogResult {
     var max: Wide
     var log: Pair
 
-    /// One slice per lane; see `Stats.others`.
+    /// One slice per lane; see `Stats.others`, for which `argument` is.
     @inline(__always)
-    init(max: Wide, others: Pair) {
+    init(max: Wide, others: Pair, argument: LogArgument) {
         self.max = max
         #if SWIFTMAX_FLOAT64
-            let log = log1p(others)
+            let log = argument.log
             // Where it is the sum itself, subnormal ones are not taken through its divisions.
             let isSum = wide_min(others.high, splatWide(0x1p-120))
             self.log = Pair(
                 high: wide_if_equal(isSum, others.high, others.high, log.high),
                 low: wide_if_equal(isSum, others.high, others.low, log.low))
         #else
-            log = Pair(high: log1p(others.high, shortLogPolynomial), low: splatWide(0))
+            log = Pair(high: argument.log(shortLogPolynomial), low: splatWide(0))
         #endif
     }
 

@@ -65,6 +65,8 @@ struct SliceTable {
         /// gradients the two parts of their sum in the last two.
         case base, magic, low, inverse, inverseLow
         case logsumexp
+        /// Steps of the logarithm.
+        case maxTail, exponent, argumentHigh, argumentLow
         /// Of the blocks of one row.
         case blockMax
     }
@@ -256,12 +258,7 @@ struct SliceTable {
     func setResults(_ op: Operation, _ count: Int) {
         switch op {
         case .softmax: setSoftmaxResults(count)
-        case .logSoftmax:
-            setOthers(count)
-            setLogSoftmaxResults(count)
-        case .logsumexp:
-            setOthers(count)
-            setLogsumexps(count)
+        case .logSoftmax, .logsumexp: setLogResults(op, count)
         }
     }
 
@@ -270,26 +267,56 @@ struct SliceTable {
         forEachVector(count) { set(from: $0, SoftmaxResult(stats(from: $0))) }
     }
 
-    /// Puts `Stats.others` in the place of the sums: a step of its own, as it takes much longer than it does work, and
-    /// so does the next, but each is short enough for the CPU to have several under way.
+    /// The constants of log_softmax, or logsumexp itself; puts `Stats.others` in the place of the sums.
+    ///
+    /// In steps, each of another vector of slices if there are several, as each takes much longer than it does work.
     @inline(never)
-    private func setOthers(_ count: Int) {
-        forEachVector(count) { setSum(from: $0, stats(from: $0).others) }
-    }
-
-    @inline(never)
-    private func setLogSoftmaxResults(_ count: Int) {
-        forEachVector(count) { set(from: $0, LogSoftmaxResult(logResult(from: $0))) }
-    }
-
-    @inline(never)
-    private func setLogsumexps(_ count: Int) {
-        forEachVector(count) { vector_store(narrow(.logsumexp, $0), logResult(from: $0).logsumexp) }
+    private func setLogResults(_ op: Operation, _ count: Int) {
+        let lag = count > lanes ? lanes : 0
+        var slice = 0
+        while slice < count &+ 2 &* lag {
+            let (second, third) = (slice &- lag, slice &- 2 &* lag)
+            if slice < count { set(.maxTail, slice, stats(from: slice).maxTail) }
+            if second >= 0 && second < count {
+                let others = stats(from: second).others(maxTail: get(.maxTail, second))
+                setSum(from: second, others)
+                set(from: second, LogArgument(others: others))
+            }
+            if third >= 0 {
+                let result = LogResult(
+                    max: get(.max, third), others: sum(from: third), argument: logArgument(from: third))
+                if op == .logSoftmax {
+                    set(from: third, LogSoftmaxResult(result))
+                } else {
+                    vector_store(narrow(.logsumexp, third), result.logsumexp)
+                }
+            }
+            slice &+= lanes
+        }
     }
 
     @inline(__always)
-    private func logResult(from slice: Int) -> LogResult {
-        LogResult(max: wide(.max, slice).loadUnaligned(as: Wide.self), others: sum(from: slice))
+    private func set(from slice: Int, _ argument: LogArgument) {
+        set(.exponent, slice, argument.j)
+        set(.argumentHigh, slice, argument.z.high)
+        set(.argumentLow, slice, argument.z.low)
+    }
+
+    @inline(__always)
+    private func logArgument(from slice: Int) -> LogArgument {
+        LogArgument(
+            j: get(.exponent, slice),
+            z: Pair(high: get(.argumentHigh, slice), low: get(.argumentLow, slice)))
+    }
+
+    @inline(__always)
+    private func get(_ column: Column, _ slice: Int) -> Wide {
+        wide(column, slice).loadUnaligned(as: Wide.self)
+    }
+
+    @inline(__always)
+    private func set(_ column: Column, _ slice: Int, _ value: Wide) {
+        wide(column, slice).storeBytes(of: value, as: Wide.self)
     }
 
     /// Calls `body` with the first of each vector of slices.
