@@ -36,7 +36,7 @@ func backwardColumns(
         let present = left < lanes ? left : min(panelColumns, left / lanes &* lanes)
         let rowBytes = present &* elementBytes
         let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
-        let isLast = first &+ present == columns
+        let isLast = left &- present < lanes
         let panel = GradientTile(
             g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
             ahead: isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes,
