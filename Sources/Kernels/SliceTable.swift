@@ -85,7 +85,7 @@ struct SliceTable {
 
     @inline(__always)
     func set(_ slice: Int, _ stats: swiftmax_stats) {
-        wide(.max, slice).storeBytes(of: stats.max, as: Double.self)
+        setMax(slice, Element(stats.max))
         wide(.sumHigh, slice).storeBytes(of: stats.high, as: Double.self)
         wide(.sumLow, slice).storeBytes(of: stats.low, as: Double.self)
         wide(.count, slice).storeBytes(of: stats.count, as: Double.self)
@@ -95,13 +95,13 @@ struct SliceTable {
     @inline(__always)
     func stats(from slice: Int) -> Stats {
         Stats(
-            max: wide(.max, slice).loadUnaligned(as: Wide.self), sum: sum(from: slice),
+            max: vector_widen(max(from: slice)), sum: sum(from: slice),
             count: wide(.count, slice).loadUnaligned(as: Wide.self))
     }
 
     @inline(__always)
     func set(from slice: Int, _ stats: Stats) {
-        wide(.max, slice).storeBytes(of: stats.max, as: Wide.self)
+        setMax(wide_narrow(stats.max), from: slice)
         setSum(from: slice, stats.sum)
         wide(.count, slice).storeBytes(of: stats.count, as: Wide.self)
     }
@@ -124,19 +124,17 @@ struct SliceTable {
 
     @inline(__always)
     func setMax(_ slice: Int, _ max: Element) {
-        wide(.max, slice).storeBytes(of: Double(max), as: Double.self)
+        narrow(.max, slice).storeBytes(of: max, as: Element.self)
     }
 
     @inline(__always)
-    func setMax(_ max: Vector, from slice: Int) {
-        wide(.max, slice).storeBytes(of: vector_widen(max), as: Wide.self)
-    }
+    func setMax(_ max: Vector, from slice: Int) { vector_store(narrow(.max, slice), max) }
 
     @inline(__always)
-    func max(_ slice: Int) -> Element { Element(wide(.max, slice).load(as: Double.self)) }
+    func max(_ slice: Int) -> Element { narrow(.max, slice).load(as: Element.self) }
 
     @inline(__always)
-    func max(from slice: Int) -> Vector { wide_narrow(wide(.max, slice).loadUnaligned(as: Wide.self)) }
+    func max(from slice: Int) -> Vector { vector_load(narrow(.max, slice)) }
 
     /// The constants of `Shift` for the first `count` slices. False if one of the maxima is +inf, or has to be taken off
     /// the elements.
@@ -237,7 +235,7 @@ struct SliceTable {
 
     /// The first `count` maxima of another table.
     func copyMaxima(of other: SliceTable, _ count: Int) {
-        wide(.max, 0).copyMemory(from: other.wide(.max, 0), byteCount: count &* 8)
+        narrow(.max, 0).copyMemory(from: other.narrow(.max, 0), byteCount: count &* elementBytes)
     }
 
     /// Appends the stats of the next block to the first `count`.
@@ -284,7 +282,7 @@ struct SliceTable {
             }
             if third >= 0 {
                 let result = LogResult(
-                    max: get(.max, third), others: sum(from: third), argument: logArgument(from: third))
+                    max: vector_widen(max(from: third)), others: sum(from: third), argument: logArgument(from: third))
                 if op == .logSoftmax {
                     set(from: third, LogSoftmaxResult(result))
                 } else {
