@@ -81,13 +81,36 @@ struct SliceTable {
         address + (column.rawValue &* SliceTable.columnBytes &+ slice &* elementBytes)
     }
 
+    @inline(__always)
+    private func get(_ column: Column, _ slice: Int) -> Wide {
+        wide(column, slice).loadUnaligned(as: Wide.self)
+    }
+
+    @inline(__always)
+    private func set(_ column: Column, _ slice: Int, _ value: Wide) {
+        wide(column, slice).storeBytes(of: value, as: Wide.self)
+    }
+
+    /// One number or several, whose low parts are kept in Double alone: those of Float are 0.
+    @inline(__always)
+    private func set<T: BitwiseCopyable>(
+        _ highs: Column, _ lows: Column, _ slice: Int, _ high: T, _ low: T
+    ) {
+        wide(highs, slice).storeBytes(of: high, as: T.self)
+        if elementBytes == 8 { wide(lows, slice).storeBytes(of: low, as: T.self) }
+    }
+
+    @inline(__always)
+    private func pair(_ highs: Column, _ lows: Column, _ slice: Int) -> Pair {
+        Pair(high: get(highs, slice), low: elementBytes == 8 ? get(lows, slice) : splatWide(0))
+    }
+
     // MARK: Stats
 
     @inline(__always)
     func set(_ slice: Int, _ stats: swiftmax_stats) {
         setMax(slice, Element(stats.max))
-        wide(.sumHigh, slice).storeBytes(of: stats.high, as: Double.self)
-        wide(.sumLow, slice).storeBytes(of: stats.low, as: Double.self)
+        setTotal(slice, high: stats.high, low: stats.low)
         wide(.count, slice).storeBytes(of: stats.count, as: Double.self)
     }
 
@@ -96,29 +119,22 @@ struct SliceTable {
     func stats(from slice: Int) -> Stats {
         Stats(
             max: vector_widen(max(from: slice)), sum: sum(from: slice),
-            count: wide(.count, slice).loadUnaligned(as: Wide.self))
+            count: get(.count, slice))
     }
 
     @inline(__always)
     func set(from slice: Int, _ stats: Stats) {
         setMax(wide_narrow(stats.max), from: slice)
         setSum(from: slice, stats.sum)
-        wide(.count, slice).storeBytes(of: stats.count, as: Wide.self)
+        set(.count, slice, stats.count)
     }
 
     /// The sums alone.
     @inline(__always)
-    func sum(from slice: Int) -> Pair {
-        Pair(
-            high: wide(.sumHigh, slice).loadUnaligned(as: Wide.self),
-            low: wide(.sumLow, slice).loadUnaligned(as: Wide.self))
-    }
+    func sum(from slice: Int) -> Pair { pair(.sumHigh, .sumLow, slice) }
 
     @inline(__always)
-    func setSum(from slice: Int, _ sum: Pair) {
-        wide(.sumHigh, slice).storeBytes(of: sum.high, as: Wide.self)
-        wide(.sumLow, slice).storeBytes(of: sum.low, as: Wide.self)
-    }
+    func setSum(from slice: Int, _ sum: Pair) { set(.sumHigh, .sumLow, slice, sum.high, sum.low) }
 
     // MARK: Stats in phases
 
@@ -191,8 +207,7 @@ struct SliceTable {
 
     @inline(__always)
     func setTotal(_ slice: Int, high: Double, low: Double) {
-        wide(.sumHigh, slice).storeBytes(of: high, as: Double.self)
-        wide(.sumLow, slice).storeBytes(of: low, as: Double.self)
+        set(.sumHigh, .sumLow, slice, high, low)
     }
 
     @inline(__always)
@@ -201,9 +216,7 @@ struct SliceTable {
     }
 
     @inline(__always)
-    func setCount(from slice: Int, _ count: Wide) {
-        wide(.count, slice).storeBytes(of: count, as: Wide.self)
-    }
+    func setCount(from slice: Int, _ count: Wide) { set(.count, slice, count) }
 
     /// The sums of the first `count` slices, from those of their virtual lanes.
     @inline(never)
@@ -211,15 +224,15 @@ struct SliceTable {
         var slice = 0
         while slice < count {
             let totals = laneSums.row(slice).totals
-            wide(.sumHigh, slice).storeBytes(of: totals.high, as: swiftmax_octet.self)
-            wide(.sumLow, slice).storeBytes(of: totals.low, as: swiftmax_octet.self)
+            set(.sumHigh, .sumLow, slice, totals.high, totals.low)
             slice &+= 8
         }
     }
 
     @inline(__always)
     func total(_ slice: Int) -> (high: Double, low: Double) {
-        (wide(.sumHigh, slice).load(as: Double.self), wide(.sumLow, slice).load(as: Double.self))
+        let low = elementBytes == 8 ? wide(.sumLow, slice).load(as: Double.self) : 0
+        return (wide(.sumHigh, slice).load(as: Double.self), low)
     }
 
     /// The maxima of the blocks of one row.
@@ -296,25 +309,12 @@ struct SliceTable {
     @inline(__always)
     private func set(from slice: Int, _ argument: LogArgument) {
         set(.exponent, slice, argument.j)
-        set(.argumentHigh, slice, argument.z.high)
-        set(.argumentLow, slice, argument.z.low)
+        set(.argumentHigh, .argumentLow, slice, argument.z.high, argument.z.low)
     }
 
     @inline(__always)
     private func logArgument(from slice: Int) -> LogArgument {
-        LogArgument(
-            j: get(.exponent, slice),
-            z: Pair(high: get(.argumentHigh, slice), low: get(.argumentLow, slice)))
-    }
-
-    @inline(__always)
-    private func get(_ column: Column, _ slice: Int) -> Wide {
-        wide(column, slice).loadUnaligned(as: Wide.self)
-    }
-
-    @inline(__always)
-    private func set(_ column: Column, _ slice: Int, _ value: Wide) {
-        wide(column, slice).storeBytes(of: value, as: Wide.self)
+        LogArgument(j: get(.exponent, slice), z: pair(.argumentHigh, .argumentLow, slice))
     }
 
     /// Calls `body` with the first of each vector of slices.
@@ -395,8 +395,7 @@ struct SliceTable {
     func setBackwardResults(_ count: Int) -> Bool {
         var rest = count
         while rest & (lanes &- 1) != 0 {
-            wide(.sumHigh, rest).storeBytes(of: 0, as: Double.self)
-            wide(.sumLow, rest).storeBytes(of: 0, as: Double.self)
+            setTotal(rest, high: 0, low: 0)
             rest &+= 1
         }
         var ordinary = 0
