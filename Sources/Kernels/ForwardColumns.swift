@@ -27,7 +27,10 @@ func forwardColumns(
             address: x.element(first), stride: xStride, count: count, n: n, next: isLast ? next : following)
         let areOrdinary = tileStats(
             op.sumKind, tile, elements, tails: keeps ? panel.tails : nil, known: nil, scratch, table)
-        if n > block { sumAgainstKnownMax(op.sumKind, tile, scratch) }
+        if n > block {
+            sumAgainstKnownMax(op.sumKind, tile, scratch)
+            _ = table.setShifts(tile.count)
+        }
         table.setResults(op, tile.count)
 
         if op == .logsumexp {

@@ -20,22 +20,6 @@ struct SoftmaxResult {
         self.inverseLow = inverseLow
     }
 
-    /// One slice per lane.
-    @inline(__always)
-    init(_ stats: Stats) {
-        let max = wide_narrow(stats.max)
-        shift = Shift(max: max)
-        // An infinite maximum, or nothing but -inf: the slice is NaN.
-        let one = vector_if_equal(max - max, splat(0), splat(1), splat(.nan))
-        let sum = stats.sum
-        inverse = one / wide_narrow(sum.high)
-        #if SWIFTMAX_FLOAT64
-            inverseLow = (residual(inverse, sum.high, one) - inverse * sum.low) * inverse
-        #else
-            inverseLow = wide_narrow(residual(vector_widen(inverse), sum.high, splatWide(1))) * inverse
-        #endif
-    }
-
     @inline(__always)
     func callAsFunction(_ e: Exponential) -> Vector {
         let correction = vector_fma(e.tail, inverse, vector_fma(e.tail, inverseLow, inverseLow))
@@ -50,6 +34,20 @@ struct SoftmaxResult {
 }
 
 extension Stats {
+    /// 1/sum as the sum of two numbers. An infinite maximum, or nothing but -inf: the slice is NaN.
+    @inline(__always)
+    var inverse: (high: Vector, low: Vector) {
+        let max = wide_narrow(max)
+        let one = vector_if_equal(max - max, splat(0), splat(1), splat(.nan))
+        let inverse = one / wide_narrow(sum.high)
+        #if SWIFTMAX_FLOAT64
+            let low = (residual(inverse, sum.high, one) - inverse * sum.low) * inverse
+        #else
+            let low = wide_narrow(residual(vector_widen(inverse), sum.high, splatWide(1))) * inverse
+        #endif
+        return (inverse, low)
+    }
+
     /// What the sum, scaled by 2^-k and not by exp(-max), is too small by: exp(k ln2 - max) - 1 in Float, and in Double
     /// exp(max - k ln2) - 1.
     @inline(__always)

@@ -265,7 +265,7 @@ struct SliceTable {
 
     // MARK: Constants
 
-    /// Turns the stats of the first `count` slices into what gives their results.
+    /// Turns the stats of the first `count` slices into what gives their results; for softmax, beside their shifts.
     func setResults(_ op: Operation, _ count: Int) {
         switch op {
         case .softmax: setSoftmaxResults(count)
@@ -275,7 +275,11 @@ struct SliceTable {
 
     @inline(never)
     private func setSoftmaxResults(_ count: Int) {
-        forEachVector(count) { set(from: $0, SoftmaxResult(stats(from: $0))) }
+        forEachVector(count) {
+            let inverse = stats(from: $0).inverse
+            vector_store(narrow(.inverse, $0), inverse.high)
+            vector_store(narrow(.inverseLow, $0), inverse.low)
+        }
     }
 
     /// The constants of log_softmax, or logsumexp itself; puts `Stats.others` in the place of the sums.
