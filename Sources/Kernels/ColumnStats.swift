@@ -241,6 +241,7 @@ private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratc
     column = 0
     while column < columns.count {
         let exponent = exponents.loadUnaligned(fromByteOffset: column &* 8, as: Wide.self)
+        table.raiseShifts(from: column, by: -wide_narrow(exponent))
         table.setSum(from: column, table.sum(from: column).lowered(by: exponent))
         column &+= lanes
     }

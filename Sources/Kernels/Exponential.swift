@@ -220,7 +220,7 @@ func doublePolynomial<T>(_ step: (T?, Double) -> T) -> T {
 
 /// As `expTail`.
 @inline(__always)
-private func wideExpTail(_ d: Wide, _ n: Wide) -> Wide {
+func wideExpTail(_ d: Wide, _ n: Wide) -> Wide {
     let leading = wideWithoutLeadingLn2(d, n)
     let rest = wideTrailingLn2(n)
     let r = leading + rest

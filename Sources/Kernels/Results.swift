@@ -51,13 +51,12 @@ extension Stats {
     /// What the sum, scaled by 2^-k and not by exp(-max), is too small by: exp(k ln2 - max) - 1 in Float, and in Double
     /// exp(max - k ln2) - 1.
     @inline(__always)
-    var maxTail: Wide {
-        let narrowMax = wide_narrow(max)
-        let shift = Shift(max: narrowMax)
+    func maxTail(_ shift: Shift) -> Wide {
+        let max = wide_narrow(max)
+        let near = vector_if_equal(max - max, splat(0), max - shift.base, splat(0))
         #if SWIFTMAX_FLOAT64
-            return wideExponent(max: max - shift.base).tail
+            return wideExpTail(near, shift.k)
         #else
-            let near = vector_if_equal(narrowMax - narrowMax, splat(0), narrowMax - shift.base, splat(0))
             return shortExpTail(
                 wide_fma(
                     vector_widen(shift.k), splatWide(0x1.62e42fefa39efp-1), -vector_widen(near)))

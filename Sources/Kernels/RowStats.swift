@@ -343,6 +343,7 @@ private func sumSmallAgain(_ rows: RowBatch, _ scratch: Scratch) {
         }
         table.raiseShift(r, by: Element(exponent[0]))
         logSums(row, table, isShifted: isFar(max), scratch)
+        table.raiseShift(r, by: -Element(exponent[0]))
         let total = scratch.laneSums.row(r).totals
         let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])).lowered(by: exponent)
         table.setTotal(r, high: sum.high[0], low: sum.low[0])

@@ -191,7 +191,7 @@ struct SliceTable {
     @inline(__always)
     func low(from slice: Int) -> Vector { vector_load(narrow(.low, slice)) }
 
-    /// Makes the powers of the slices from `slice` on 2^`exponent` larger.
+    /// Makes the powers of the slices from `slice` on 2^`exponent` larger, or smaller again.
     @inline(__always)
     func raiseShifts(from slice: Int, by exponent: Vector) {
         vector_store(narrow(.magic, slice), magic(from: slice) + exponent)
@@ -265,7 +265,7 @@ struct SliceTable {
 
     // MARK: Constants
 
-    /// Turns the stats of the first `count` slices into what gives their results; for softmax, beside their shifts.
+    /// Turns the stats of the first `count` slices into what gives their results, given their shifts.
     func setResults(_ op: Operation, _ count: Int) {
         switch op {
         case .softmax: setSoftmaxResults(count)
@@ -291,7 +291,7 @@ struct SliceTable {
         var slice = 0
         while slice < count &+ 2 &* lag {
             let (second, third) = (slice &- lag, slice &- 2 &* lag)
-            if slice < count { set(.maxTail, slice, stats(from: slice).maxTail) }
+            if slice < count { set(.maxTail, slice, stats(from: slice).maxTail(shift(from: slice))) }
             if second >= 0 && second < count {
                 let others = stats(from: second).others(maxTail: get(.maxTail, second))
                 setSum(from: second, others)
@@ -371,9 +371,16 @@ struct SliceTable {
     @inline(__always)
     private func softmaxResult(_ constant: (Column) -> Vector) -> SoftmaxResult {
         SoftmaxResult(
-            shift: Shift(base: constant(.base), magic: constant(.magic), low: constant(.low)),
-            inverse: constant(.inverse), inverseLow: constant(.inverseLow))
+            shift: shift(constant), inverse: constant(.inverse), inverseLow: constant(.inverseLow))
     }
+
+    @inline(__always)
+    private func shift(_ constant: (Column) -> Vector) -> Shift {
+        Shift(base: constant(.base), magic: constant(.magic), low: constant(.low))
+    }
+
+    @inline(__always)
+    private func shift(from slice: Int) -> Shift { shift { vector_load(narrow($0, slice)) } }
 
     /// The constants of one slice, in every lane.
     @inline(__always)
