@@ -57,11 +57,18 @@ private func sumOfShort(
         if n > 4 { total = total + four(4) }
         return (total.a + total.c) + (total.b + total.d)
     }
-    for i in 0..<n {
-        let sum = sums + i & (virtualLanes &- 1)
-        sum.pointee = LaneSum(i < virtualLanes ? term(i) : sum.pointee.pair + term(i))
+    // In Double there are no more.
+    if elementBytes == 8 { return .zero }
+    for i in 0..<8 {
+        var sum = i &+ 16 < n ? term(i) + term(i &+ 16) : term(i)
+        if i &+ 24 < n {
+            sum = sum + (term(i &+ 8) + term(i &+ 24))
+        } else if i &+ 8 < n {
+            sum = sum + term(i &+ 8)
+        }
+        sums[i] = LaneSum(sum)
     }
-    return sumOfLanes(sums, min(n, virtualLanes))
+    return sumOfLanes(sums, 8)
 }
 
 /// As `sumRow`, for a vector of columns.

@@ -299,7 +299,8 @@ struct SliceTable {
             }
             if third >= 0 {
                 let result = LogResult(
-                    max: vector_widen(max(from: third)), others: sum(from: third), argument: logArgument(from: third))
+                    max: vector_widen(max(from: third)), others: sum(from: third),
+                    argument: logArgument(from: third))
                 if op == .logSoftmax {
                     set(from: third, LogSoftmaxResult(result))
                 } else {
