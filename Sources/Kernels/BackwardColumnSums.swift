@@ -70,12 +70,52 @@ func sumBlock(
     }
 }
 
+/// As `sumBlock`, of more elements than there are virtual lanes: two of a lane at once, whose sum is loaded and stored once
+/// for both.
+@inline(__always)
+private func sumPairs(_ op: Operation, _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
+    // Taken out of the tile, as it would be read again after each store.
+    let (n, vectors, ahead, asksForBoth) = (tile.n, tile.vectors, tile.ahead, tile.asksForBoth)
+    let (gStride, yStride) = (tile.g.stride, tile.y.stride)
+    let (gPair, yPair) = (virtualLanes &* gStride, virtualLanes &* yStride)
+    var (g, y) = (tile.g.address, tile.y.address)
+    var left = n
+    while left > 0 {
+        let isFirst = left == n
+        var own = sums
+        for lane in 0..<min(left, virtualLanes) {
+            let isPair = lane &+ virtualLanes < left
+            for v in 0..<vectors {
+                var sum = isFirst ? LaneSum() : own[v]
+                @inline(__always)
+                func add(_ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
+                    vector_prefetch(g + ahead)
+                    if op == .softmax && asksForBoth { vector_prefetch(y + ahead) }
+                    sum.add(op, vector_load(g), vector_load(y))
+                }
+                let offset = v &* vectorBytes
+                add(g + offset, y + offset)
+                if isPair { add(g + (gPair &+ offset), y + (yPair &+ offset)) }
+                own[v] = sum
+            }
+            own += vectors
+            g += gStride
+            y += yStride
+        }
+        g += gPair
+        y += yPair
+        left &-= 2 &* virtualLanes
+    }
+}
+
 @inline(__always)
 func sumBlock(
     _ op: Operation, _ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>
 ) {
     if tile.present < lanes {
         sumBlock(op, tile, 1, tile.present, sums)
+    } else if tile.n > virtualLanes && tile.n <= longestInPairs {
+        sumPairs(op, tile, sums)
     } else {
         sumBlock(op, tile, tile.vectors, lanes, sums)
     }

@@ -8,12 +8,20 @@ import CVector
 
 // MARK: The operation
 
+/// The columns before those that begin a vector in memory, if these are the same in all rows: vectors from there on lie
+/// within a cache line each, where every one would cross into the next.
+@inline(__always)
+private func headOfColumns(_ g: Operand, _ y: Operand) -> Int {
+    let apart = g.address - y.address
+    return (apart | g.stride | y.stride) & (vectorBytes &- 1) == 0 ? headOfRow(g.address) : 0
+}
+
 /// Vectors whose sums are taken together: as many as the first cache holds those of the virtual lanes of, with room for
 /// the elements. Rows of no more than twice that are not divided, as memory does not like shorter ones.
 private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 : 8 }
 
 /// Up to so many elements the second cache holds a panel of two tiles, and the next.
-private var longestInPairs: Int { 128 }
+@inline(__always) var longestInPairs: Int { 128 }
 
 /// Of larger panels the second cache does not hold both inputs, and the next of one.
 private var tallBytes: Int { 256 &* 1024 }
@@ -29,11 +37,13 @@ func backwardColumns(
     // The longer its rows, the faster a panel is read and written.
     let isPair = n > virtualLanes && n <= longestInPairs && vectors == 8
     let panelColumns = isPair ? 2 &* tileColumns : tileColumns
+    let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
     var first = 0
     while first < columns {
         let start = first &* elementBytes
         let left = columns &- first
-        let present = left < lanes ? left : min(panelColumns, left / lanes &* lanes)
+        let whole = left < lanes ? left : min(panelColumns, left / lanes &* lanes)
+        let present = first == 0 && head > 0 ? head : whole
         let rowBytes = present &* elementBytes
         let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
         let isLast = left &- present < lanes
