@@ -360,11 +360,15 @@ func tileStats(
 func sumAgainstKnownMax(_ kind: SumKind, _ tile: Tile, _ scratch: Scratch) {
     let table = scratch.table
     let again = scratch.secondTable
-    var isNeeded = false
-    for slice in 0..<tile.count where table.stats(from: slice).needsKnownMax[0] != 0 { isNeeded = true }
-    if !isNeeded { return }
-    _ = tileStats(kind, tile, scratch.exponentials.powers, tails: nil, known: table, scratch, again)
+    var needed = splatWide(0)
     var column = 0
+    while column < tile.count {
+        needed += table.stats(from: column).needsKnownMax
+        column &+= lanes
+    }
+    if vector_count_equal(wide_narrow(needed), splat(0)) == lanes { return }
+    _ = tileStats(kind, tile, scratch.exponentials.powers, tails: nil, known: table, scratch, again)
+    column = 0
     while column < tile.count {
         let stats = table.stats(from: column)
         let flag = stats.needsKnownMax
