@@ -60,38 +60,62 @@ private func gatherRow(
     }
 }
 
-/// destination[j][i] = source[i][j], four by four; the last four may have been among those before.
+/// destination[j][i] = source[i][j].
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int
 ) {
-    typealias Four = SIMD4<Element>
     if rows < 4 || columns < 4 {
         copyFew(source, sourceStride, destination, destinationStride, rows, columns)
         return
     }
-    var i = 0
-    while i < rows {
-        let first = min(i, rows &- 4)
-        let from = source + first &* sourceStride
-        let to = destination.element(first)
-        var j = 0
-        while j < columns {
-            let first = min(j, columns &- 4)
-            let from = from.element(first)
+    /// Calls `square` for squares of `size` by `size` from row i and column j on, the last of which may overlap those before.
+    @inline(__always)
+    func forEachSquare(
+        _ size: Int, _ rows: Range<Int>, _ columns: Range<Int>,
+        _ square: (_ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer) -> Void
+    ) {
+        var i = rows.lowerBound
+        while i < rows.upperBound {
+            let row = min(i, rows.upperBound &- size)
+            let (from, to) = (source + row &* sourceStride, destination.element(row))
+            var j = columns.lowerBound
+            while j < columns.upperBound {
+                let column = min(j, columns.upperBound &- size)
+                square(from.element(column), to + column &* destinationStride)
+                j &+= size
+            }
+            i &+= size
+        }
+    }
+    // What squares of eight leave is for those of four.
+    var (wholeRows, wholeColumns) = (0, 0)
+    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+        (wholeRows, wholeColumns) = (rows & ~7, columns & ~7)
+        forEachSquare(8, 0..<wholeRows, 0..<wholeColumns) {
+            eight_transpose($0, sourceStride, $1, destinationStride)
+        }
+    #endif
+    @inline(__always)
+    func rest(_ rows: Range<Int>, _ columns: Range<Int>) {
+        forEachSquare(4, rows, columns) { from, to in
+            typealias Four = SIMD4<Element>
             let a = from.loadUnaligned(as: Four.self)
             let b = (from + sourceStride).loadUnaligned(as: Four.self)
             let c = (from + 2 &* sourceStride).loadUnaligned(as: Four.self)
             let d = (from + 3 &* sourceStride).loadUnaligned(as: Four.self)
-            let at = to + first &* destinationStride
-            at.storeBytes(of: Four(a[0], b[0], c[0], d[0]), as: Four.self)
-            (at + destinationStride).storeBytes(of: Four(a[1], b[1], c[1], d[1]), as: Four.self)
-            (at + 2 &* destinationStride).storeBytes(of: Four(a[2], b[2], c[2], d[2]), as: Four.self)
-            (at + 3 &* destinationStride).storeBytes(of: Four(a[3], b[3], c[3], d[3]), as: Four.self)
-            j &+= 4
+            to.storeBytes(of: Four(a[0], b[0], c[0], d[0]), as: Four.self)
+            (to + destinationStride).storeBytes(of: Four(a[1], b[1], c[1], d[1]), as: Four.self)
+            (to + 2 &* destinationStride).storeBytes(of: Four(a[2], b[2], c[2], d[2]), as: Four.self)
+            (to + 3 &* destinationStride).storeBytes(of: Four(a[3], b[3], c[3], d[3]), as: Four.self)
         }
-        i &+= 4
     }
+    if wholeRows == 0 || wholeColumns == 0 {
+        rest(0..<rows, 0..<columns)
+        return
+    }
+    if wholeColumns < columns { rest(0..<rows, wholeColumns..<columns) }
+    if wholeRows < rows { rest(wholeRows..<rows, 0..<wholeColumns) }
 }
 
 /// As `transpose`, where one of the numbers is below four: an element at a time.

@@ -344,6 +344,29 @@ SWIFTMAX_INLINE swiftmax_vector vector_load_alternate(const void *address) {
     return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_ALTERNATE));
 }
 
+#if defined(__AVX2__) && !defined(SWIFTMAX_FLOAT64)
+/// destination[j][i] = source[i][j] of eight rows of eight floats.
+SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride, void *destination,
+                                     intptr_t destination_stride) {
+    for (int column = 0; column < 8; column += 4) {
+        const char *from = (const char *)source + 4 * column;
+        char *to = (char *)destination + column * destination_stride;
+        __m256 row[4];
+        for (int i = 0; i < 4; i++) {
+            __m256 first = _mm256_castps128_ps256(_mm_loadu_ps((const float *)(from + i * source_stride)));
+            row[i] =
+                _mm256_insertf128_ps(first, _mm_loadu_ps((const float *)(from + (i + 4) * source_stride)), 1);
+        }
+        __m256 low = _mm256_unpacklo_ps(row[0], row[1]), high = _mm256_unpackhi_ps(row[0], row[1]);
+        __m256 low_rest = _mm256_unpacklo_ps(row[2], row[3]), high_rest = _mm256_unpackhi_ps(row[2], row[3]);
+        _mm256_storeu_ps((float *)to, _mm256_shuffle_ps(low, low_rest, 0x44));
+        _mm256_storeu_ps((float *)(to + destination_stride), _mm256_shuffle_ps(low, low_rest, 0xee));
+        _mm256_storeu_ps((float *)(to + 2 * destination_stride), _mm256_shuffle_ps(high, high_rest, 0x44));
+        _mm256_storeu_ps((float *)(to + 3 * destination_stride), _mm256_shuffle_ps(high, high_rest, 0xee));
+    }
+}
+#endif
+
 /// Elements `stride` bytes apart.
 SWIFTMAX_INLINE swiftmax_vector vector_load_strided(const void *address, intptr_t stride) {
 #define SWIFTMAX_STRIDED(lane) *(const swiftmax_unaligned_element *)((const char *)address + (lane) * stride)
