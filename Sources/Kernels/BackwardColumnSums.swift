@@ -166,11 +166,12 @@ func setShortLogSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable, _
 }
 
 /// Whether g and y of a column would evict each other from the first cache, being pages apart, before the next columns,
-/// which share their lines, are read.
+/// which share their lines, are read. In Double that costs less than the way around it.
 @inline(__always)
-private func collide(_ tile: GradientTile) -> Bool {
+private func collide(_ op: Operation, _ tile: GradientTile) -> Bool {
+    if op != .softmax || elementBytes == 8 || tile.n <= 8 { return false }
     let apart = (tile.g.address - tile.y.address &+ 128) & 4095
-    return elementBytes == 4 && tile.n > 8 && apart < 256 && (tile.g.stride | tile.y.stride) & 4095 == 0
+    return apart < 256 && (tile.g.stride | tile.y.stride) & 4095 == 0
 }
 
 /// Adds the sums of the first block of a tile to those in `table` from `first` on, or sets them.
@@ -178,7 +179,7 @@ func addBlock(
     _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable, _ first: Int,
     _ scratch: Scratch
 ) {
-    if isFirst && tile.n <= virtualLanes && tile.present >= lanes && !(op == .softmax && collide(tile)) {
+    if isFirst && tile.n <= virtualLanes && tile.present >= lanes && !collide(op, tile) {
         if op == .softmax {
             setShortSoftmaxBackwardSums(tile, table, first)
         } else {

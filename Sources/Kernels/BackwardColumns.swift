@@ -20,7 +20,8 @@ private func headOfColumns(_ g: Operand, _ y: Operand) -> Int {
 /// the elements. Rows of no more than twice that are not divided, as memory does not like shorter ones.
 private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 : 8 }
 
-/// Up to so many elements the second cache holds a panel of two tiles, and the next.
+/// Up to so many elements the second cache holds a panel of two tiles, and the next; longer columns gain nothing from two
+/// elements of a virtual lane at once.
 @inline(__always) var longestInPairs: Int { 128 }
 
 /// Of larger panels the second cache does not hold both inputs, and the next of one.
@@ -42,8 +43,8 @@ func backwardColumns(
     while first < columns {
         let start = first &* elementBytes
         let left = columns &- first
-        let whole = left < lanes ? left : min(panelColumns, left / lanes &* lanes)
-        let present = first == 0 && head > 0 ? head : whole
+        let present =
+            first < head ? head : left < lanes ? left : min(panelColumns, left / lanes &* lanes)
         let rowBytes = present &* elementBytes
         let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
         let isLast = left &- present < lanes

@@ -52,13 +52,8 @@ private func sumOfShort(
             a: term(i), b: i &+ 1 < n ? term(i &+ 1) : .zero, c: i &+ 2 < n ? term(i &+ 2) : .zero,
             d: i &+ 3 < n ? term(i &+ 3) : .zero)
     }
-    if n <= 8 {
-        var total = four(0)
-        if n > 4 { total = total + four(4) }
-        return (total.a + total.c) + (total.b + total.d)
-    }
     // In Double there are no more.
-    if elementBytes == 8 { return .zero }
+    if elementBytes == 8 || n <= 8 { return (n > 4 ? four(0) + four(4) : four(0)).total }
     for i in 0..<8 {
         var sum = i &+ 16 < n ? term(i) + term(i &+ 16) : term(i)
         if i &+ 24 < n {

@@ -69,7 +69,7 @@ func transpose(
         copyFew(source, sourceStride, destination, destinationStride, rows, columns)
         return
     }
-    /// Calls `square` for squares of `size` by `size` from row i and column j on, the last of which may overlap those before.
+    /// Calls `square` for squares of `size` by `size` that cover rows and columns; the last may overlap those before.
     @inline(__always)
     func forEachSquare(
         _ size: Int, _ rows: Range<Int>, _ columns: Range<Int>,
@@ -110,12 +110,8 @@ func transpose(
             (to + 3 &* destinationStride).storeBytes(of: Four(a[3], b[3], c[3], d[3]), as: Four.self)
         }
     }
-    if wholeRows == 0 || wholeColumns == 0 {
-        rest(0..<rows, 0..<columns)
-        return
-    }
     if wholeColumns < columns { rest(0..<rows, wholeColumns..<columns) }
-    if wholeRows < rows { rest(wholeRows..<rows, 0..<wholeColumns) }
+    if wholeRows < rows && wholeColumns > 0 { rest(wholeRows..<rows, 0..<wholeColumns) }
 }
 
 /// As `transpose`, where one of the numbers is below four: an element at a time.

@@ -29,7 +29,7 @@ func forwardColumns(
             op.sumKind, tile, elements, tails: keeps ? panel.tails : nil, known: nil, scratch, table)
         if n > block {
             sumAgainstKnownMax(op.sumKind, tile, scratch)
-            _ = table.setShifts(tile.count)
+            table.setShifts(tile.count)
         }
         table.setResults(op, tile.count)
 

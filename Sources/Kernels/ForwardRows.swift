@@ -69,9 +69,7 @@ private func forwardLongRow(
 ) {
     let (table, n) = (scratch.table, row.n)
     let tails = op == .softmax ? longRowTails(row, out, scratch, streaming: streaming) : nil
-    table.set(0, longRowStats(op.sumKind, row, tails, scratch))
-    _ = table.setShifts(1)
-    table.setResults(op, 1)
+    table.setResults(op, longRowStats(op.sumKind, row, tails, scratch))
     switch op {
     case .softmax:
         if let tails, blocksAreClose(n, table) {

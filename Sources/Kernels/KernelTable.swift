@@ -28,9 +28,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     }
     kernels.pointee.row_output = { op, x, out, n, stats, scratch, streaming in
         let table = SliceTable(address: scratch!)
-        table.set(0, stats!.pointee)
-        _ = table.setShifts(1)
-        table.setResults(Operation(op), 1)
+        table.setResults(Operation(op), stats!.pointee)
         switch Operation(op) {
         case .softmax: writeSoftmax(x!, out!, n, table, streaming: streaming != 0)
         case .logSoftmax:

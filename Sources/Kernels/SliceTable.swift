@@ -155,6 +155,7 @@ struct SliceTable {
     /// The constants of `Shift` for the first `count` slices. False if one of the maxima is +inf, or has to be taken off
     /// the elements.
     @inline(never)
+    @discardableResult
     func setShifts(_ count: Int) -> Bool {
         var rest = count
         while rest & (lanes &- 1) != 0 {
@@ -271,6 +272,14 @@ struct SliceTable {
         case .softmax: setSoftmaxResults(count)
         case .logSoftmax, .logsumexp: setLogResults(op, count)
         }
+    }
+
+    /// The same of one slice with these stats, which takes the first place.
+    @inline(__always)
+    func setResults(_ op: Operation, _ stats: swiftmax_stats) {
+        set(0, stats)
+        setShifts(1)
+        setResults(op, 1)
     }
 
     @inline(never)

@@ -154,6 +154,8 @@ struct PairQuad {
     static func + (x: PairQuad, y: PairQuad) -> PairQuad {
         PairQuad(a: x.a + y.a, b: x.b + y.b, c: x.c + y.c, d: x.d + y.d)
     }
+
+    @inline(__always) var total: Pair { (a + c) + (b + d) }
 }
 
 /// The sum of one virtual lane of as many slices, or of as many virtual lanes of one slice, as a vector has lanes.
@@ -199,7 +201,7 @@ func sumOfLanes(_ used: Int, one: (_ lane: Int) -> Pair, four: (_ lane: Int) -> 
         if virtualLanes > 8 && used > 12 { others = others + quad(12) }
         total = total + others
     }
-    return (total.a + total.c) + (total.b + total.d)
+    return total.total
 }
 
 /// The same from memory, where the sums are `step` apart.
