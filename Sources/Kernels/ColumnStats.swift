@@ -174,11 +174,11 @@ func softmaxSums(
     }
 }
 
-/// As the `logSums` of rows; the elements are left as they are.
+/// As the `logSums` of rows, for the vectors of columns from `first` to `end`; the elements are left as they are.
 @inline(never)
-func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
-    var column = 0
-    while column < columns.count {
+func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTable, _ scratch: Scratch) {
+    var column = first
+    while column < end {
         let x = columns.from(column)
         let low = table.low(from: column)
         let max = table.max(from: column) - table.base(from: column)
@@ -209,7 +209,7 @@ func columnStats(
     let areOrdinary = table.setShifts(columns.count)
     if !areOrdinary { adjustToMax(columns, table) }
     if kind == .excludingMax {
-        logSums(columns, table, scratch)
+        logSums(columns, 0, columns.count, table, scratch)
         if columns.n > shortLength { sumSmallAgain(columns, table, scratch) }
     } else {
         softmaxSums(columns, table, tails: tails, scratch)
@@ -217,35 +217,36 @@ func columnStats(
     return areOrdinary
 }
 
-/// Takes those sums again that are far below the maximum; see `spareExponent`.
+/// Takes those sums again that are far below the maximum; see `spareExponent`. A few of a vector as rows, which costs less
+/// than the whole vector does.
 private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
-    var small = splatWide(0)
-    var column = 0
-    while column < columns.count {
-        small += isSmall(table.sum(from: column).high)
+    var column = -lanes
+    while column &+ lanes < columns.count {
         column &+= lanes
-    }
-    if vector_count_equal(wide_narrow(small), splat(0)) == lanes { return }
-
-    let exponents = scratch.exponentSpare
-    var areAny = false
-    column = 0
-    while column < columns.count {
-        let exponent = spareExponent(of: table.sum(from: column).high)
+        let sum = table.sum(from: column).high
+        if vector_count_equal(wide_narrow(isSmall(sum)), splat(0)) == lanes { continue }
+        let exponent = spareExponent(of: sum)
         let raised = wide_narrow(exponent)
-        exponents.storeBytes(of: exponent, toByteOffset: column &* 8, as: Wide.self)
-        table.raiseShifts(from: column, by: raised)
-        if vector_count_equal(raised, splat(0)) < lanes { areAny = true }
-        column &+= lanes
-    }
-    if !areAny { return }
-    logSums(columns, table, scratch)
-    column = 0
-    while column < columns.count {
-        let exponent = exponents.loadUnaligned(fromByteOffset: column &* 8, as: Wide.self)
-        table.raiseShifts(from: column, by: -wide_narrow(exponent))
-        table.setSum(from: column, table.sum(from: column).lowered(by: exponent))
-        column &+= lanes
+        var small = ~vector_equal_lanes(raised, splat(0)) & ((1 &<< UInt32(lanes)) &- 1)
+        if small.nonzeroBitCount > lanes / 4 {
+            table.raiseShifts(from: column, by: raised)
+            logSums(columns, column, column &+ 1, table, scratch)
+            table.raiseShifts(from: column, by: -raised)
+            table.setSum(from: column, table.sum(from: column).lowered(by: exponent))
+            small = 0
+        }
+        while small != 0 {
+            let lane = small.trailingZeroBitCount
+            small &= small &- 1
+            let source = UnsafeRawPointer(columns.from(column)).element(lane)
+            for i in 0..<columns.n {
+                let element = (source + i &* vectorBytes).loadUnaligned(as: Element.self)
+                scratch.row.element(i).storeBytes(of: element, as: Element.self)
+            }
+            let slice = column &+ lane
+            let row = RowBatch(UnsafeRawPointer(scratch.row), columns.n, slice: slice)
+            sumAgain(row, by: splatWide(exponent[lane]), isShifted: isFar(table.max(slice)), table, scratch)
+        }
     }
 }
 
@@ -362,7 +363,7 @@ func sumAgainstKnownMax(_ kind: SumKind, _ tile: Tile, _ scratch: Scratch) {
         column &+= lanes
     }
     if vector_count_equal(wide_narrow(needed), splat(0)) == lanes { return }
-    _ = tileStats(kind, tile, scratch.exponentials.powers, tails: nil, known: table, scratch, again)
+    _ = tileStats(kind, tile, scratch.exponentials.tails, tails: nil, known: table, scratch, again)
     column = 0
     while column < tile.count {
         let stats = table.stats(from: column)

@@ -341,13 +341,22 @@ private func sumSmallAgain(_ rows: RowBatch, _ scratch: Scratch) {
             }
             row = RowBatch(UnsafeRawPointer(scratch.spare), rows.n, slice: r)
         }
-        table.raiseShift(r, by: Element(exponent[0]))
-        logSums(row, table, isShifted: isFar(max), scratch)
-        table.raiseShift(r, by: -Element(exponent[0]))
-        let total = scratch.laneSums.row(r).totals
-        let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])).lowered(by: exponent)
-        table.setTotal(r, high: sum.high[0], low: sum.low[0])
+        sumAgain(row, by: exponent, isShifted: isFar(max), table, scratch)
     }
+}
+
+/// Takes the sum of one row again, 2^`exponent` too large; see `spareExponent`.
+///
+/// - Parameter isShifted: whether the maximum was taken off the elements.
+@inline(never)
+func sumAgain(_ row: RowBatch, by exponent: Wide, isShifted: Bool, _ table: SliceTable, _ scratch: Scratch) {
+    let slice = row.first
+    table.raiseShift(slice, by: Element(exponent[0]))
+    logSums(row, table, isShifted: isShifted, scratch)
+    table.raiseShift(slice, by: -Element(exponent[0]))
+    let total = scratch.laneSums.row(slice).totals
+    let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])).lowered(by: exponent)
+    table.setTotal(slice, high: sum.high[0], low: sum.low[0])
 }
 
 @inline(__always)

@@ -24,9 +24,6 @@ struct Scratch {
     /// The same room, for the stats of a block of columns.
     @inline(__always) var blockTable: SliceTable { SliceTable(address: spare) }
 
-    /// Room for a number for each slice: that of the sums of rows, whose powers of two columns have.
-    @inline(__always) var exponentSpare: UnsafeMutableRawPointer { columnLaneSums + 16384 }
-
     /// Room for the virtual lanes of each of a batch of rows.
     @inline(__always) var laneSums: LaneSums { LaneSums(address: columnLaneSums) }
 
@@ -49,6 +46,9 @@ struct Scratch {
         let panels = columnLaneSums + Int(SWIFTMAX_LANE_SUM_BYTES)
         return ExponentialPanel(tails: panels, powers: panels + panelBytes)
     }
+
+    /// Room for one block of a column that is taken for a row.
+    @inline(__always) var row: UnsafeMutableRawPointer { exponentials.powers + panelBytes }
 }
 
 struct SliceTable {

@@ -51,7 +51,7 @@ struct Stats {
     ///
     /// Sums are kept relative to 2^k, k that of the largest maximum so far, so that the change of it is exact.
     /// Where the maxima are counted apart, those of the block whose maximum gives way become ordinary terms.
-    @inline(__always)
+    @inline(never)
     mutating func append(_ next: Stats, _ kind: SumKind) {
         let largest = wide_max(max, next.max)
         let (k, _) = wideExponent(max: largest)

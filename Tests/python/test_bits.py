@@ -207,6 +207,19 @@ def test_long_masked_rows(length: int, dtype: str) -> None:
         assert call(name, [x], axis=1, where=mask).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("length", [40, 1000, 5000])
+def test_columns_with_far_maxima(length: int, name: str, dtype: str) -> None:
+    """Maxima far above the others of some or of all columns, and far from 0; packed and not."""
+    x = np.random.default_rng(8).standard_normal((length, 200))
+    x *= np.repeat([3, 20, 300, 3000], 50)
+    x = x.astype(dtype)
+    expected = call(name, [np.ascontiguousarray(x.T)], axis=1).T
+    assert call(name, [x], axis=0).tobytes() == expected.tobytes()
+    assert call(name, [np.repeat(x, 2, axis=1)[:, ::2]], axis=0).tobytes() == expected.tobytes()
+
+
 # ---- Threads ------------------------------------------------------------------------------------
 
 

@@ -19,13 +19,13 @@ enum { SWIFTMAX_ROWS_FLOAT16 = 0, SWIFTMAX_ROWS_BFLOAT16 = 1, SWIFTMAX_ROWS_REVE
 #define SWIFTMAX_BLOCK 4096
 
 /// Bytes of scratch that each kernel call needs: two tables, a block, the partial
-/// sums of a batch of rows, and two panels of exponentials.
+/// sums of a batch of rows, two panels of exponentials, and a block of one column.
 enum {
     SWIFTMAX_TABLE_BYTES = 32 * 1024,
     SWIFTMAX_PANEL_BYTES = 256 * 1024,
     SWIFTMAX_LANE_SUM_BYTES = 32 * 1024,
-    SWIFTMAX_KERNEL_SCRATCH_BYTES = 2 * SWIFTMAX_TABLE_BYTES + 8 * SWIFTMAX_BLOCK + SWIFTMAX_LANE_SUM_BYTES +
-        2 * SWIFTMAX_PANEL_BYTES
+    SWIFTMAX_KERNEL_SCRATCH_BYTES = 2 * SWIFTMAX_TABLE_BYTES + 2 * 8 * SWIFTMAX_BLOCK +
+        SWIFTMAX_LANE_SUM_BYTES + 2 * SWIFTMAX_PANEL_BYTES
 };
 
 /// What is known of a slice, or of one block of it, after one reading.
