@@ -131,27 +131,33 @@ func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<La
     sumBlock(.logSoftmax, tile, sums)
 }
 
+/// The sum of a vector of slices no longer than there are virtual lanes, `ahead` bytes from the one asked for.
+@inline(__always)
+func shortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: Int, ahead: Int) -> Pair {
+    @inline(__always)
+    func term(_ i: Int) -> Pair {
+        let (g, y) = (g.from(i).address, y.from(i).address)
+        vector_prefetch(g + ahead)
+        var sum = LaneSum()
+        sum.add(op, vector_load(g), vector_load(y))
+        return sum.pair
+    }
+    return sumOfLanes(n) {
+        term($0)
+    } four: {
+        PairQuad(a: term($0), b: term($0 &+ 1), c: term($0 &+ 2), d: term($0 &+ 3))
+    }
+}
+
 /// The sums of the whole vectors of a tile, of slices no longer than there are virtual lanes, for `table` from `first` on.
 @inline(__always)
 func setShortSums(_ op: Operation, _ tile: GradientTile, _ table: SliceTable, _ first: Int) {
-    let (gStride, yStride) = (tile.g.stride, tile.y.stride)
+    let (g, y, n, ahead) = (tile.g, tile.y, tile.n, tile.ahead)
     for v in 0..<tile.vectors {
         let offset = v &* vectorBytes
-        let (g, y) = (tile.g.address + offset, tile.y.address + offset)
-        @inline(__always)
-        func term(_ i: Int) -> Pair {
-            let (g, y) = (g + i &* gStride, y + i &* yStride)
-            vector_prefetch(g + tile.ahead)
-            var sum = LaneSum()
-            sum.add(op, vector_load(g), vector_load(y))
-            return sum.pair
-        }
-        let sum = sumOfLanes(tile.n) {
-            term($0)
-        } four: {
-            PairQuad(a: term($0), b: term($0 &+ 1), c: term($0 &+ 2), d: term($0 &+ 3))
-        }
-        table.setSum(from: first &+ v &* lanes, sum)
+        table.setSum(
+            from: first &+ v &* lanes,
+            shortSum(op, g.moved(by: offset), y.moved(by: offset), n, ahead: ahead))
     }
 }
 

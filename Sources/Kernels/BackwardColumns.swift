@@ -27,6 +27,12 @@ private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 
 /// Of larger panels the second cache does not hold both inputs, and the next of one.
 private var tallBytes: Int { 256 &* 1024 }
 
+/// Whether the first cache holds a line of each of `n` elements of three arrays `stride` bytes apart: lines at multiples of
+/// a page evict each other where there are more than eight.
+private func fitsFirstCache(_ n: Int, stride: Int) -> Bool {
+    3 &* n &* min(4096, stride & (0 &- stride)) <= 8 &* 4096
+}
+
 /// The backward operation on `columns` slices, a panel at a time.
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
@@ -38,6 +44,7 @@ func backwardColumns(
     // The longer its rows, the faster a panel is read and written.
     let isPair = n > virtualLanes && n <= longestInPairs && vectors == 8
     let panelColumns = isPair ? 2 &* tileColumns : tileColumns
+    let fuses = n <= virtualLanes && !streaming && fitsFirstCache(n, stride: g.stride | y.stride | outStride)
     let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
     var first = 0
     while first < columns {
@@ -52,6 +59,11 @@ func backwardColumns(
             g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
             ahead: isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes,
             asksForBoth: isTall || streaming)
+        if op == .softmax && fuses && present >= lanes {
+            writeShortSoftmaxBackward(panel, out.element(first), outStride, table, scratch)
+            first &+= present
+            continue
+        }
         var column = 0
         while column < present {
             let tile = panel.columns(column, min(tileColumns, present &- column))
@@ -73,6 +85,32 @@ func backwardColumns(
 }
 
 // MARK: Results
+
+/// The gradients of whole vectors of short columns, one after another, as their constants need not be kept then.
+@inline(never)
+func writeShortSoftmaxBackward(
+    _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    _ scratch: Scratch
+) {
+    let (n, ahead) = (panel.n, panel.ahead)
+    for v in 0..<panel.vectors {
+        let offset = v &* vectorBytes
+        let (g, y, out) = (panel.g.moved(by: offset), panel.y.moved(by: offset), out + offset)
+        let sum = shortSum(.softmax, g, y, n, ahead: ahead)
+        let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
+        let room = result.sum * splat(4)
+        if vector_count_equal(room - room, splat(0)) < lanes {
+            table.setSum(from: 0, sum)
+            writeUnusualBackward(
+                .softmax, panel.columns(v &* lanes, lanes), out, outStride, table, scratch)
+            continue
+        }
+        for i in 0..<n {
+            let (g, y) = (vector_load(g.from(i).address), vector_load(y.from(i).address))
+            vector_store(out + i &* outStride, result(.softmax, g, y))
+        }
+    }
+}
 
 @inline(never)
 func writeSoftmaxBackward(
