@@ -134,6 +134,17 @@ func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<La
 /// The sum of a vector of slices no longer than there are virtual lanes, `ahead` bytes from the one asked for.
 @inline(__always)
 func shortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: Int, ahead: Int) -> Pair {
+    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+        return inlinedShortSum(op, g, y, n, ahead: ahead)
+    #else
+        // A call takes less room, and costs little beside a sum in twice the precision.
+        return op == .softmax
+            ? shortSoftmaxBackwardSum(g, y, n, ahead: ahead) : shortLogSoftmaxBackwardSum(g, n, ahead: ahead)
+    #endif
+}
+
+@inline(__always)
+private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: Int, ahead: Int) -> Pair {
     @inline(__always)
     func term(_ i: Int) -> Pair {
         let (g, y) = (g.from(i).address, y.from(i).address)
@@ -148,6 +159,18 @@ func shortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: Int, ahead: Int)
         PairQuad(a: term($0), b: term($0 &+ 1), c: term($0 &+ 2), d: term($0 &+ 3))
     }
 }
+
+#if SWIFTMAX_FLOAT64 || SWIFTMAX_BASELINE
+    @inline(never)
+    func shortSoftmaxBackwardSum(_ g: Operand, _ y: Operand, _ n: Int, ahead: Int) -> Pair {
+        inlinedShortSum(.softmax, g, y, n, ahead: ahead)
+    }
+
+    @inline(never)
+    func shortLogSoftmaxBackwardSum(_ g: Operand, _ n: Int, ahead: Int) -> Pair {
+        inlinedShortSum(.logSoftmax, g, g, n, ahead: ahead)
+    }
+#endif
 
 /// The sums of the whole vectors of a tile, of slices no longer than there are virtual lanes, for `table` from `first` on.
 @inline(__always)
