@@ -145,13 +145,13 @@ func expTail(_ d: Quad, _ n: Quad) -> Quad {
     let r = leading.map(rest) { $0 + $1 }
     #if SWIFTMAX_FLOAT64
         let q: Quad = doublePolynomial { q, c in
-            q.map { $0.fma(r, splat(c)) } ?? Quad(repeating: splat(c))
+            q.map { $0.fma(r, splat(c)).together } ?? Quad(repeating: splat(c))
         }
     #else
-        var q = r.map { vector_fma(splat(0x1.6a247ep-10), $0, splat(0x1.1239bap-7)) }
-        q = q.fma(r, splat(0x1.5558f0p-5))
-        q = q.fma(r, splat(0x1.555494p-3))
-        q = q.fma(r, splat(0x1.fffffcp-2))
+        var q = r.map { vector_fma(splat(0x1.6a247ep-10), $0, splat(0x1.1239bap-7)) }.together
+        q = q.fma(r, splat(0x1.5558f0p-5)).together
+        q = q.fma(r, splat(0x1.555494p-3)).together
+        q = q.fma(r, splat(0x1.fffffcp-2)).together
     #endif
     return leading.map(r.map { $0 * $0 }.fma(q, rest)) { $0 + $1 }
 }

@@ -122,6 +122,13 @@ struct Quad {
         map(other, other) { a, b, _ in body(a, b) }
     }
 
+    @inline(__always)
+    var together: Quad {
+        let first = vector_after(a, b, c, d)
+        return Quad(
+            first, vector_after(b, first, c, d), vector_after(c, first, b, d), vector_after(d, first, b, c))
+    }
+
     /// self * other + addend
     @inline(__always)
     func fma(_ other: Quad, _ addend: Vector) -> Quad { map(other) { vector_fma($0, $1, addend) } }
@@ -207,19 +214,20 @@ func writeRow(
     four: (Int) -> Quad
 ) {
     let step = 4 &* lanes
+    let streams = streaming && canAlign(out, n)
     var i = 0
-    if streaming && canAlign(out, n) {
+    if streams {
         i = headOfRow(out)
         if i > 0 { vector_store_partial(out, one(0, i), i) }
-        while i &+ step <= n {
-            streamQuad(out.element(i), four(i))
-            i &+= step
+    }
+    while i &+ step <= n {
+        let values = four(i)
+        if streams {
+            streamQuad(out.element(i), values)
+        } else {
+            storeQuad(out.element(i), values)
         }
-    } else {
-        while i &+ step <= n {
-            storeQuad(out.element(i), four(i))
-            i &+= step
-        }
+        i &+= step
     }
     while i < n {
         let count = min(lanes, n &- i)

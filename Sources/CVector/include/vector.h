@@ -315,6 +315,18 @@ SWIFTMAX_INLINE swiftmax_vector vector_in_register(swiftmax_vector v) {
     return v;
 }
 
+/// `a`, not before the others are computed too: compilers put chains of operations one after another to save
+/// registers, where each waits for itself.
+SWIFTMAX_INLINE swiftmax_vector vector_after(swiftmax_vector a, swiftmax_vector b, swiftmax_vector c,
+                                             swiftmax_vector d) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    __asm__("" : "+x"(a) : "x"(b), "x"(c), "x"(d));
+#else
+    (void)b, (void)c, (void)d;
+#endif
+    return a;
+}
+
 SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
     *(swiftmax_unaligned_vector *)address = v;
 }
