@@ -8,7 +8,7 @@ import CSwiftmax
 /// of their last vector empty. It is measured; the less a function costs, the less it pays.
 private func areShort(_ work: Work) -> Bool {
     let (n, lanes, isDouble) = (work.n, 64 / work.wideBytes, work.wideBytes == 8)
-    if work.slices < 16 { return false }
+    if work.slices < fewestShort { return false }
     let empty = (lanes &- n % lanes) % lanes
     return switch (work.kind, work.op) {
     case (.forward, _): n < 16 || n == lanes || n <= (isDouble ? 22 : 42) && 8 &* empty >= n
@@ -16,6 +16,9 @@ private func areShort(_ work: Work) -> Bool {
     case (.backward, _): empty > 0 && n <= 6
     }
 }
+
+/// Fewer slices are taken as rows, however short.
+private var fewestShort: Int { 16 }
 
 /// Fewer neighbors than this are not worth a vector across them.
 private var fewColumns: Int { 8 }
@@ -27,6 +30,7 @@ func execute(
 ) -> Status {
     var status = Status(SWIFTMAX_OK)
     let hadMemory = withScratch { scratch in
+        if !hasMask && runFewRows(kind, op, arrays, axes: axes, scratch) { return }
         let packs = Work.Packs(scratch: scratch)
         var slice = Dimensions(packs.dimensions(0))
         var batch = Dimensions(packs.dimensions(1))
@@ -83,6 +87,37 @@ func execute(
         if !run(&work, elements, scratch) { status = Status(SWIFTMAX_OUT_OF_MEMORY) }
     }
     return hadMemory ? status : Status(SWIFTMAX_OUT_OF_MEMORY)
+}
+
+/// Runs a few short rows that lie in order, the last of at most two dimensions: to plan them takes as long as to compute them.
+/// False for anything else.
+private func runFewRows(
+    _ kind: Work.Kind, _ op: Int32,
+    _ arrays: (StridedArray, StridedArray, StridedArray, StridedArray), axes: UInt64,
+    _ scratch: UnsafeMutableRawPointer
+) -> Bool {
+    let (x, output) = (arrays.0, kind == .forward ? arrays.1 : arrays.2)
+    let last = x.rank &- 1
+    if last < 0 || last > 1 || axes != 1 &<< UInt64(last) || x.elementBytes < 4 { return false }
+    let (rows, n) = (last == 0 ? 1 : x.size(0), x.size(last))
+    if rows >= fewestShort || n > Int(SWIFTMAX_BLOCK) || rows &* n > Int(SWIFTMAX_BLOCK) { return false }
+    func isInOrder(_ array: StridedArray) -> Bool {
+        array.stride(last) == array.elementBytes || array.size(last) == 1
+    }
+    func rowStride(_ array: StridedArray) -> Int { last == 0 ? 0 : array.stride(0) }
+    if !isInOrder(x) || !isInOrder(arrays.1) || !isInOrder(output) { return false }
+    let kernels = activeKernels(isDouble: x.elementBytes == 8).pointee
+    let (a, b, out) = (
+        x.data.unsafelyUnwrapped, arrays.1.data.unsafelyUnwrapped, output.data.unsafelyUnwrapped
+    )
+    if kind == .forward {
+        kernels.forward_rows(
+            op, a, rowStride(x), out, rowStride(output), rows, n, scratch, 0, 0, swiftmax_next())
+    } else {
+        kernels.backward_rows(
+            op, a, rowStride(x), b, rowStride(arrays.1), out, rowStride(output), rows, n, scratch, 0, 0)
+    }
+    return true
 }
 
 /// From this size on an output will not be found in a cache by its reader, and is better written past them.
