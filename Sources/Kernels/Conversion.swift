@@ -140,18 +140,20 @@ private func copyFew(
     }
 }
 
-/// Sets elements to `fill` where `mask` is 0.
-func fillWhereFalse(
-    _ elements: UnsafeMutableRawPointer, _ mask: UnsafePointer<UInt8>, _ fill: Element, _ n: Int
+/// Copies elements, or `fill` where `mask` is 0.
+func select(
+    _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ mask: UnsafePointer<UInt8>,
+    _ fill: Element, _ n: Int
 ) {
     var i = 0
     while i &+ lanes <= n {
-        let address = elements.element(i)
-        vector_store(address, vector_select_bytes(mask + i, vector_load(address), splat(fill)))
+        let value = vector_select_bytes(mask + i, vector_load(source.element(i)), splat(fill))
+        vector_store(destination.element(i), value)
         i &+= lanes
     }
     while i < n {
-        if mask[i] == 0 { elements.element(i).storeBytes(of: fill, as: Element.self) }
+        let value = mask[i] == 0 ? fill : source.element(i).loadUnaligned(as: Element.self)
+        destination.element(i).storeBytes(of: value, as: Element.self)
         i &+= 1
     }
 }

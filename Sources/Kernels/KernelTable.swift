@@ -83,8 +83,8 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in
         transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
     }
-    kernels.pointee.fill_where_false = { elements, mask, fill, n in
-        fillWhereFalse(elements!, mask!, Element(fill), n)
+    kernels.pointee.select = { source, destination, mask, fill, n in
+        select(source!, destination!, mask!, Element(fill), n)
     }
     #if SWIFTMAX_FLOAT32
         kernels.pointee.gather_halves = { gatherHalves($0!, $1, $2!, $3) }

@@ -32,13 +32,11 @@ func runPackedColumns(
         if count == 0 { continue }
         let packedStride = count &* work.wideBytes
 
-        /// Sets what the mask leaves out in row `i` of a pack.
-        func applyMask(_ i: Int, _ row: UnsafeMutableRawPointer, _ fill: Double) {
-            copy(
-                start(work.mask, column) + work.slice.offset(i, work.mask),
-                work.across.stride(0, work.mask), packs.mask, 1, count, 1)
-            work.kernels.pointee.fill_where_false(
-                row, packs.mask.assumingMemoryBound(to: UInt8.self), fill, count)
+        /// The mask of row `i` of a pack.
+        func maskRow(_ i: Int) -> Work.Operand {
+            Work.Operand(
+                address: start(work.mask, column) + work.slice.offset(i, work.mask),
+                stride: work.across.stride(0, work.mask))
         }
 
         for operand in 0..<work.inputs {
@@ -53,8 +51,12 @@ func runPackedColumns(
             }
             for i in 0..<work.n {
                 let row = pack + i &* packedStride
-                work.gather(source + work.slice.offset(i, operand), step, count, row, packs)
-                if work.hasMask { applyMask(i, row, -.infinity) }
+                let source = source + work.slice.offset(i, operand)
+                if work.hasMask {
+                    work.gather(source, step, count, row, mask: maskRow(i), packs)
+                } else {
+                    work.gather(source, step, count, row, packs)
+                }
             }
         }
         let packed = Work.Operand(address: packs.input(0), stride: packedStride)
@@ -86,8 +88,12 @@ func runPackedColumns(
         }
         for i in 0..<work.n {
             let row = packed.address + i &* packedStride
-            if work.hasMask { applyMask(i, row, work.absentResult) }
-            work.scatter(row, count, target + work.slice.offset(i, work.output), step, packs)
+            let target = target + work.slice.offset(i, work.output)
+            if work.hasMask {
+                work.scatter(row, count, target, step, mask: maskRow(i), packs)
+            } else {
+                work.scatter(row, count, target, step, packs)
+            }
         }
     }
 }

@@ -29,11 +29,14 @@ extension Work {
     ) {
         let origin = start(index, operand)
         forEachRun(first, end) { i, count in
-            gather(
-                origin + slice.offset(i, operand), runStride(operand), count,
-                row + (i &- first) &* wideBytes, packs)
+            let (source, stride) = (origin + slice.offset(i, operand), runStride(operand))
+            let target = row + (i &- first) &* wideBytes
+            if hasMask {
+                gather(source, stride, count, target, mask: maskRun(index, i), packs)
+            } else {
+                gather(source, stride, count, target, packs)
+            }
         }
-        if hasMask { applyMask(index, first, end, row, -.infinity, packs) }
     }
 
     /// The way back; elements that the mask leaves out get their fixed result.
@@ -41,26 +44,21 @@ extension Work {
     func scatterRow(
         _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ packs: Packs
     ) {
-        if hasMask { applyMask(index, first, end, row, absentResult, packs) }
         let origin = start(index, output)
         forEachRun(first, end) { i, count in
-            scatter(
-                row + (i &- first) &* wideBytes, count, origin + slice.offset(i, output),
-                runStride(output), packs)
+            let source = row + (i &- first) &* wideBytes
+            let (target, stride) = (origin + slice.offset(i, output), runStride(output))
+            if hasMask {
+                scatter(source, count, target, stride, mask: maskRun(index, i), packs)
+            } else {
+                scatter(source, count, target, stride, packs)
+            }
         }
     }
 
-    private func applyMask(
-        _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ fill: Double,
-        _ packs: Packs
-    ) {
-        let origin = start(index, mask)
-        forEachRun(first, end) { i, count in
-            copy(origin + slice.offset(i, mask), runStride(mask), packs.mask, 1, count, 1)
-            kernels.pointee.fill_where_false(
-                row + (i &- first) &* wideBytes, packs.mask.assumingMemoryBound(to: UInt8.self), fill,
-                count)
-        }
+    /// The mask of slice `index` from element `i` on.
+    private func maskRun(_ index: Int, _ i: Int) -> Operand {
+        Operand(address: start(index, mask) + slice.offset(i, mask), stride: runStride(mask))
     }
 
     /// Gathers `rows` slices from `index` on, one after another.

@@ -75,6 +75,38 @@ extension Work {
         }
     }
 
+    /// As `gather`, with -inf in the place of what the mask leaves out.
+    func gather(
+        _ source: UnsafeMutableRawPointer, _ stride: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
+        mask: Operand, _ packs: Packs
+    ) {
+        let isInOrder = isWide && stride == elementBytes
+        if !isInOrder { gather(source, stride, count, target, packs) }
+        select(isInOrder ? source : target, target, mask, count, -.infinity, packs)
+    }
+
+    /// The way back, with the fixed result of what the mask leaves out.
+    func scatter(
+        _ source: UnsafeMutableRawPointer, _ count: Int, _ target: UnsafeMutableRawPointer, _ stride: Int,
+        mask: Operand, _ packs: Packs
+    ) {
+        let isInOrder = isWide && stride == elementBytes && streaming == 0
+        select(source, isInOrder ? target : source, mask, count, absentResult, packs)
+        if !isInOrder { scatter(source, count, target, stride, packs) }
+    }
+
+    private func select(
+        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ mask: Operand,
+        _ count: Int, _ fill: Double, _ packs: Packs
+    ) {
+        var bytes = mask.address
+        if mask.stride != 1 {
+            copy(mask.address, mask.stride, packs.mask, 1, count, 1)
+            bytes = packs.mask
+        }
+        kernels.pointee.select(source, target, bytes.assumingMemoryBound(to: UInt8.self), fill, count)
+    }
+
     private func widen(
         _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int, _ ahead: Int
     ) {

@@ -131,8 +131,8 @@ typedef struct swiftmax_kernels {
     /// destination[j][i] = source[i][j] for i < rows, j < columns.
     void (*transpose)(const void *source, intptr_t source_stride, void *destination,
                       intptr_t destination_stride, intptr_t rows, intptr_t columns);
-    /// Sets destination[i] to `fill` where mask[i] is 0, for i < n; `fill` points at an element.
-    void (*fill_where_false)(void *destination, const uint8_t *mask, double fill, intptr_t n);
+    /// destination[i] = source[i], or `fill` where mask[i] is 0, for i < n.
+    void (*select)(const void *source, void *destination, const uint8_t *mask, double fill, intptr_t n);
 
     /// The rest is null in float64 kernels. As gather, of one row of 16-bit elements.
     void (*gather_halves)(const void *source, intptr_t stride, void *destination, intptr_t n);
