@@ -13,7 +13,7 @@ func forwardColumns(
     let table = scratch.table
     let columnBytes = min(n, block) &* vectorBytes
     // Exponentials are kept where a few vectors of them fit; else the elements are, in the room of both.
-    let keeps = op == .softmax && n <= keptLength
+    let keeps = op == .softmax && n <= keptLength(xStride, streaming: streaming)
     let panel = scratch.exponentials
     let (elements, bytes) = keeps ? (panel.powers, panelBytes) : (panel.tails, 2 &* panelBytes)
     let width = min(SliceTable.capacity, bytes / columnBytes &* lanes)
@@ -62,8 +62,14 @@ func forwardColumns(
     }
 }
 
-/// Slices up to this long keep their exponentials; those of Double cost more to compute again.
-@inline(__always) private var keptLength: Int { elementBytes == 8 ? 1024 : 512 }
+/// Slices up to this long keep their exponentials, which makes tiles narrower. In Double a few columns at a time are worth
+/// it, but where they lie at multiples of a page and evict what was asked for; in Float not where a run of a narrow tile
+/// would be written past the caches in parts of lines.
+@inline(__always)
+private func keptLength(_ stride: Int, streaming: Bool) -> Int {
+    if elementBytes == 8 { return stride & 4095 != 0 ? block : 1024 }
+    return streaming && stride & 63 != 0 ? 512 : 1024
+}
 
 // MARK: Results
 
