@@ -106,7 +106,11 @@ struct Exponential {
 
     /// For d >= the low of the shift.
     @inline(__always)
-    init(_ d: Vector, magic: Vector) { self = ExponentialQuad(Quad(repeating: d), magic: magic).a }
+    init(_ d: Vector, magic: Vector) {
+        let biased = vector_fma(d, splat(log2e), magic)
+        tail = expTail(Single(repeating: d), Single(repeating: biased - magic)).value
+        power = vector_exponent_from_mantissa(biased)
+    }
 }
 
 /// Four exponentials, computed side by side.
@@ -139,13 +143,13 @@ struct ExponentialQuad {
 /// d - n ln2 is the sum of two numbers: `leading` has no rounding error and `rest` next to none. Their sum r is
 /// rounded for the polynomial alone, where no more than 0.29 or 0.41 of that is seen, for r below and above 0.
 @inline(__always)
-func expTail(_ d: Quad, _ n: Quad) -> Quad {
+func expTail<B: Bundle>(_ d: B, _ n: B) -> B {
     let leading = d.map(n, withoutLeadingLn2)
     let rest = n.map(trailingLn2)
     let r = leading.map(rest) { $0 + $1 }
     #if SWIFTMAX_FLOAT64
-        let q: Quad = doublePolynomial { q, c in
-            q.map { $0.fma(r, splat(c)).together } ?? Quad(repeating: splat(c))
+        let q: B = doublePolynomial { q, c in
+            q.map { $0.fma(r, splat(c)).together } ?? B(repeating: splat(c))
         }
     #else
         var q = r.map { vector_fma(splat(0x1.6a247ep-10), $0, splat(0x1.1239bap-7)) }.together

@@ -81,10 +81,9 @@ struct BackwardResult {
     @inline(__always)
     private func logSoftmax(_ g: Vector, _ y: Vector, exponent: Vector) -> Vector {
         BackwardResult.logSoftmax(
-            Quad(repeating: g), Quad(repeating: y), sum: Quad(repeating: sum),
-            sumLow: Quad(repeating: sumLow),
-            exponent: exponent
-        ).a
+            Single(repeating: g), Single(repeating: y), sum: Single(repeating: sum),
+            sumLow: Single(repeating: sumLow), exponent: exponent
+        ).value
     }
 
     /// Where 2^n is a normal number in all lanes, exp(y) = (1 + tail) * 2^n takes less: by a seventh of the time in Float,
@@ -107,7 +106,7 @@ struct BackwardResult {
 
     /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
     @inline(__always)
-    static func logSoftmax(_ g: Quad, _ y: Quad, sum: Quad, sumLow: Quad, exponent: Vector) -> Quad {
+    static func logSoftmax<B: Bundle>(_ g: B, _ y: B, sum: B, sumLow: B, exponent: Vector) -> B {
         // At the lower bound the second power is 0; at the upper the product of both overflows.
         let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
         let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)

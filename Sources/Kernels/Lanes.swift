@@ -88,9 +88,51 @@ func store(_ address: UnsafeMutableRawPointer, _ value: Vector, _ count: Int) {
     }
 }
 
-/// Four vectors that go through the same operations side by side, in this order in the machine code too: a chain of
-/// dependent operations that another follows only at its end would fill the scheduler of the CPU.
-struct Quad {
+/// Vectors that go through the same operations.
+protocol Bundle {
+    init(repeating value: Vector)
+
+    func map(_ other: Self, _ third: Self, _ body: (Vector, Vector, Vector) -> Vector) -> Self
+
+    /// The same, all computed before anything that is computed from one of them.
+    var together: Self { get }
+}
+
+extension Bundle {
+    @inline(__always)
+    func map(_ body: (Vector) -> Vector) -> Self { map(self, self) { a, _, _ in body(a) } }
+
+    @inline(__always)
+    func map(_ other: Self, _ body: (Vector, Vector) -> Vector) -> Self {
+        map(other, other) { a, b, _ in body(a, b) }
+    }
+
+    /// self * other + addend
+    @inline(__always)
+    func fma(_ other: Self, _ addend: Vector) -> Self { map(other) { vector_fma($0, $1, addend) } }
+
+    @inline(__always)
+    func fma(_ other: Self, _ addend: Self) -> Self { map(other, addend, vector_fma) }
+}
+
+/// One vector.
+struct Single: Bundle {
+    let value: Vector
+
+    @inline(__always)
+    init(repeating value: Vector) { self.value = value }
+
+    @inline(__always)
+    func map(_ other: Single, _ third: Single, _ body: (Vector, Vector, Vector) -> Vector) -> Single {
+        Single(repeating: body(value, other.value, third.value))
+    }
+
+    @inline(__always) var together: Single { self }
+}
+
+/// Four vectors side by side, in this order in the machine code too: a chain of dependent operations that another follows
+/// only at its end would fill the scheduler of the CPU.
+struct Quad: Bundle {
     var a: Vector
     var b: Vector
     var c: Vector
@@ -115,26 +157,11 @@ struct Quad {
     }
 
     @inline(__always)
-    func map(_ body: (Vector) -> Vector) -> Quad { map(self, self) { a, _, _ in body(a) } }
-
-    @inline(__always)
-    func map(_ other: Quad, _ body: (Vector, Vector) -> Vector) -> Quad {
-        map(other, other) { a, b, _ in body(a, b) }
-    }
-
-    @inline(__always)
     var together: Quad {
         let first = vector_after(a, b, c, d)
         return Quad(
             first, vector_after(b, first, c, d), vector_after(c, first, b, d), vector_after(d, first, b, c))
     }
-
-    /// self * other + addend
-    @inline(__always)
-    func fma(_ other: Quad, _ addend: Vector) -> Quad { map(other) { vector_fma($0, $1, addend) } }
-
-    @inline(__always)
-    func fma(_ other: Quad, _ addend: Quad) -> Quad { map(other, addend, vector_fma) }
 }
 
 extension UnsafeRawPointer {
