@@ -70,6 +70,9 @@ func sumBlock(
     }
 }
 
+/// Longer columns gain nothing from two elements of a virtual lane at once.
+private var longestInPairs: Int { 512 }
+
 /// As `sumBlock`, of more elements than there are virtual lanes: two of a lane at once, whose sum is loaded and stored once
 /// for both.
 @inline(__always)

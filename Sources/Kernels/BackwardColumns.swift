@@ -20,9 +20,12 @@ private func headOfColumns(_ g: Operand, _ y: Operand) -> Int {
 /// the elements. Rows of no more than twice that are not divided, as memory does not like shorter ones.
 private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 : 8 }
 
-/// Up to so many elements the second cache holds a panel of two tiles, and the next; longer columns gain nothing from two
-/// elements of a virtual lane at once.
-@inline(__always) var longestInPairs: Int { 128 }
+/// Whether a panel is two tiles, as the longer its rows, the faster they are read and written. Those of softmax, whose sums
+/// read both inputs, only where the second cache holds them.
+private func isWide(_ op: Operation, _ n: Int) -> Bool { n > virtualLanes && (op == .logSoftmax || n <= 256) }
+
+/// Up to so many elements rows are put aside before they are written past the caches.
+private var longestAside: Int { 128 }
 
 /// Of larger panels the second cache does not hold both inputs, and the next of one.
 private var tallBytes: Int { 256 &* 1024 }
@@ -41,9 +44,7 @@ func backwardColumns(
     let table = scratch.table
     let vectors = tileVectors(stride: g.stride)
     let tileColumns = vectors &* lanes
-    // The longer its rows, the faster a panel is read and written.
-    let isPair = n > virtualLanes && n <= longestInPairs && vectors == 8
-    let panelColumns = isPair ? 2 &* tileColumns : tileColumns
+    let panelColumns = vectors == 8 && isWide(op, n) ? 2 &* tileColumns : tileColumns
     let fuses = n <= virtualLanes && !streaming && fitsFirstCache(n, stride: g.stride | y.stride | outStride)
     let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
     var first = 0
@@ -137,7 +138,7 @@ func writeSoftmaxBackward(
                 vector_store(out + (i &* outStride &+ v &* vectorBytes), result(i, v &* lanes, lanes))
             }
         }
-    } else if isAligned && panel.n <= longestInPairs {
+    } else if isAligned && panel.n <= longestAside {
         // Stores past the caches want to follow each other closely. A row is put aside first, and written after the next
         // is computed: by then its parts can be loaded from the cache.
         @inline(__always)
