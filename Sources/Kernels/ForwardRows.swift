@@ -56,8 +56,9 @@ func forwardRows(
     }
 }
 
-/// Elements that are taken through all phases together: with their results, they should stay in the first cache.
-@inline(__always) var rowBatchBytes: Int { 12288 }
+/// Elements that are taken through all phases together: with their results, they should stay in the second cache, and each
+/// phase should have much to do, as it takes long to begin and to end.
+@inline(__always) private var rowBatchBytes: Int { 49152 }
 
 /// From this length on the tails of a row are kept in the place of its results, where shorter ones would often be stores of
 /// a part of a vector, or across lines.
