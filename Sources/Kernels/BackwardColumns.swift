@@ -30,10 +30,12 @@ private var longestAside: Int { 128 }
 /// Of larger panels the second cache does not hold both inputs, and the next of one.
 private var tallBytes: Int { 256 &* 1024 }
 
-/// Whether the first cache holds a line of each of `n` elements of three arrays `stride` bytes apart: lines at multiples of
-/// a page evict each other where there are more than eight.
-private func fitsFirstCache(_ n: Int, stride: Int) -> Bool {
-    3 &* n &* min(4096, stride & (0 &- stride)) <= 8 &* 4096
+/// Whether the first cache holds a line of each of `n` elements of three arrays with these strides: of lines at multiples of
+/// a page it holds eight.
+private func fitsFirstCache(_ n: Int, _ g: Int, _ y: Int, _ out: Int) -> Bool {
+    /// The distance within a page at which lines of an array follow each other.
+    func spacing(_ stride: Int) -> Int { min(4096, stride & (0 &- stride)) }
+    return n &* (spacing(g) &+ spacing(y) &+ spacing(out)) <= 8 &* 4096
 }
 
 /// The backward operation on `columns` slices, a panel at a time.
@@ -45,7 +47,7 @@ func backwardColumns(
     let vectors = tileVectors(stride: g.stride)
     let tileColumns = vectors &* lanes
     let panelColumns = vectors == 8 && isWide(op, n) ? 2 &* tileColumns : tileColumns
-    let fuses = n <= virtualLanes && !streaming && fitsFirstCache(n, stride: g.stride | y.stride | outStride)
+    let fuses = n <= virtualLanes && !streaming && fitsFirstCache(n, g.stride, y.stride, outStride)
     let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
     var first = 0
     while first < columns {

@@ -315,8 +315,8 @@ SWIFTMAX_INLINE swiftmax_vector vector_in_register(swiftmax_vector v) {
     return v;
 }
 
-/// `a`, not before the others are computed too: compilers put chains of operations one after another to save
-/// registers, where each waits for itself.
+/// `a`, not before the others are computed too: with few registers, compilers put chains of operations one
+/// after another, where each waits for itself.
 SWIFTMAX_INLINE swiftmax_vector vector_after(swiftmax_vector a, swiftmax_vector b, swiftmax_vector c,
                                              swiftmax_vector d) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
