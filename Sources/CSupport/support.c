@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static swiftmax_kernels kernels[2];
@@ -109,6 +110,10 @@ static _Thread_local void *kept;
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/// The caches go by physical addresses: small pages may happen to share few of their sets, and columns then
+/// take up to half as long again.
+static const size_t huge_page = 2 << 20;
+
 static void make_key(void) {
     pthread_key_create(&key, free);
 }
@@ -117,7 +122,12 @@ void *support_scratch(size_t bytes) {
     if (kept)
         return kept;
     pthread_once(&once, make_key);
-    void *block = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    bytes = (bytes + huge_page - 1) / huge_page * huge_page;
+    void *block = aligned_alloc(huge_page, bytes);
+#if defined(MADV_HUGEPAGE)
+    if (block)
+        madvise(block, bytes, MADV_HUGEPAGE);
+#endif
     if (block && pthread_setspecific(key, block) != 0) {
         free(block);
         block = NULL;
