@@ -33,9 +33,9 @@ private var tallBytes: Int { 256 &* 1024 }
 /// Whether the first cache holds a line of each of `n` elements of three arrays with these strides: of lines at multiples of
 /// a page it holds eight.
 private func fitsFirstCache(_ n: Int, _ g: Int, _ y: Int, _ out: Int) -> Bool {
-    /// The distance within a page at which lines of an array follow each other.
-    func spacing(_ stride: Int) -> Int { min(4096, stride & (0 &- stride)) }
-    return n &* (spacing(g) &+ spacing(y) &+ spacing(out)) <= 8 &* 4096
+    let page = 4096
+    let bytes = n &* (spacing(of: g, way: page) &+ spacing(of: y, way: page) &+ spacing(of: out, way: page))
+    return bytes <= 8 &* page
 }
 
 /// The backward operation on `columns` slices, a panel at a time.
@@ -101,8 +101,7 @@ func writeShortSoftmaxBackward(
         let (g, y, out) = (panel.g.moved(by: offset), panel.y.moved(by: offset), out + offset)
         let sum = shortSum(.softmax, g, y, n, ahead: ahead)
         let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
-        let room = result.sum * splat(4)
-        if vector_count_equal(room - room, splat(0)) < lanes {
+        if !result.isOrdinary {
             table.setSum(from: 0, sum)
             writeUnusualBackward(
                 .softmax, panel.columns(v &* lanes, lanes), out, outStride, table, scratch)

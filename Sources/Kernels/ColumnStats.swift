@@ -141,7 +141,8 @@ struct ColumnBatch {
         self.elements = elements
         count = tile.count
         n = min(block, tile.n &- start)
-        asked = tile.n &* count &* elementBytes <= 512 &* 1024 ? tile.next : .nothing
+        let isSmall = tile.n &* count &* elementBytes <= 512 &* 1024
+        asked = isSmall && keepsAsked(n, tile.next.rowStride) ? tile.next : .nothing
     }
 
     /// The vector of columns from `column` on.
@@ -220,12 +221,9 @@ func columnStats(
 /// Takes those sums again that are far below the maximum; see `spareExponent`. A few of a vector as rows, which costs less
 /// than the whole vector does.
 private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
-    var column = -lanes
-    while column &+ lanes < columns.count {
-        column &+= lanes
-        let sum = table.sum(from: column).high
-        if vector_count_equal(wide_narrow(isSmall(sum)), splat(0)) == lanes { continue }
-        let exponent = spareExponent(of: sum)
+    var column = 0
+    while column < columns.count {
+        let exponent = spareExponent(of: table.sum(from: column).high)
         let raised = wide_narrow(exponent)
         var small = ~vector_equal_lanes(raised, splat(0)) & ((1 &<< UInt32(lanes)) &- 1)
         if small.nonzeroBitCount > lanes / 4 {
@@ -238,15 +236,12 @@ private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratc
         while small != 0 {
             let lane = small.trailingZeroBitCount
             small &= small &- 1
-            let source = UnsafeRawPointer(columns.from(column)).element(lane)
-            for i in 0..<columns.n {
-                let element = (source + i &* vectorBytes).loadUnaligned(as: Element.self)
-                scratch.row.element(i).storeBytes(of: element, as: Element.self)
-            }
             let slice = column &+ lane
-            let row = RowBatch(UnsafeRawPointer(scratch.row), columns.n, slice: slice)
+            let x = contiguous(columns.from(column).element(lane), vectorBytes, columns.n, in: scratch.row)
+            let row = RowBatch(x, columns.n, slice: slice)
             sumAgain(row, by: splatWide(exponent[lane]), isShifted: isFar(table.max(slice)), table, scratch)
         }
+        column &+= lanes
     }
 }
 
@@ -278,7 +273,9 @@ func copyToPanel(
     let columnBytes = n &* vectorBytes
     var column = 0
     var target = panel
-    // Four vectors at a time read whole cache lines, and several of a row.
+    // Four vectors at a time read whole cache lines, and several of a row. The next of the row are asked for, if they stay in a
+    // cache until then: these are too few for the CPU to read ahead by itself.
+    let next = keepsAsked(n, stride) ? 4 &* vectorBytes : 8 &* stride
     while column &+ 4 &* lanes <= count {
         let none = splat(-.infinity)
         var (a, b, c, d) = (none, none, none, none)
@@ -288,8 +285,7 @@ func copyToPanel(
                 vector_load(source), vector_load(source + vectorBytes),
                 vector_load(source + 2 &* vectorBytes), vector_load(source + 3 &* vectorBytes)
             )
-            // The next vectors of the row: these are too few for the CPU to read ahead by itself.
-            for v in 4..<8 { vector_prefetch(source + v &* vectorBytes) }
+            for v in 0..<4 { vector_prefetch(source + (next &+ v &* vectorBytes)) }
             let destination = target + i &* vectorBytes
             vector_store(destination, values.0)
             vector_store(destination + columnBytes, values.1)

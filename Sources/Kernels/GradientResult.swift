@@ -31,10 +31,11 @@ struct BackwardResult {
         scale = wide_narrow(total.scale)
     }
 
-    /// Whether every slice's sum is finite and not scaled.
+    /// Whether every slice's sum, not scaled, is finite and need not be taken again; see `GradientSum.needsScale`.
     @inline(__always)
     var isOrdinary: Bool {
-        let ordinary = vector_if_equal(sum - sum, splat(0), scale, splat(0))
+        let room = sum * splat(4)
+        let ordinary = vector_if_equal(room - room, splat(0), scale, splat(0))
         return vector_count_equal(ordinary, splat(1)) == lanes
     }
 

@@ -88,6 +88,29 @@ func store(_ address: UnsafeMutableRawPointer, _ value: Vector, _ count: Int) {
     }
 }
 
+/// How far apart the lines of an array with this stride lie in one way of a cache, of `way` bytes.
+@inline(__always)
+func spacing(of stride: Int, way: Int) -> Int { min(way, stride & (0 &- stride)) }
+
+/// Whether the second cache keeps lines that are asked for, of `n` elements with this stride, until they are read: of
+/// lines at multiples of a page it holds a few hundred, as the first holds eight.
+@inline(__always)
+func keepsAsked(_ n: Int, _ stride: Int) -> Bool {
+    n &* spacing(of: stride, way: 128 &* 1024) <= 512 &* 1024
+}
+
+/// A copy of a slice, one element after another.
+@inline(never)
+func contiguous(
+    _ x: UnsafeRawPointer, _ stride: Int, _ n: Int, in room: UnsafeMutableRawPointer
+) -> UnsafeRawPointer {
+    for i in 0..<n {
+        let element = (x + i &* stride).loadUnaligned(as: Element.self)
+        room.element(i).storeBytes(of: element, as: Element.self)
+    }
+    return UnsafeRawPointer(room)
+}
+
 /// Vectors that go through the same operations.
 protocol Bundle {
     init(repeating value: Vector)

@@ -40,14 +40,7 @@ func nearZeroLogsumexp(
     _ x: UnsafeRawPointer, _ stride: Int, _ n: Int, max: Double, _ scratch: Scratch
 ) -> Double {
     if n <= block {
-        var row = x
-        if stride != elementBytes {
-            for i in 0..<n {
-                let element = (x + i &* stride).loadUnaligned(as: Element.self)
-                scratch.spare.element(i).storeBytes(of: element, as: Element.self)
-            }
-            row = UnsafeRawPointer(scratch.spare)
-        }
+        let row = stride == elementBytes ? x : contiguous(x, stride, n, in: scratch.spare)
         let result = preciseLogsumexp(row, n, scratch.laneSums)
         if isPrecise(result, n) { return result }
     }

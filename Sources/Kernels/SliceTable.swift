@@ -419,16 +419,15 @@ struct SliceTable {
             setTotal(rest, high: 0, low: 0)
             rest &+= 1
         }
-        var ordinary = 0
+        var areOrdinary = true
         forEachVector(count) { slice in
             let result = BackwardResult(
                 GradientSum(scale: splatWide(1), sum: sum(from: slice), plain: splatWide(0)))
             vector_store(narrow(.inverse, slice), result.sum)
             vector_store(narrow(.inverseLow, slice), result.sumLow)
-            let room = result.sum * splat(4)
-            ordinary &+= Int(vector_count_equal(room - room, splat(0)))
+            if !result.isOrdinary { areOrdinary = false }
         }
-        return ordinary == rest
+        return areOrdinary
     }
 
     /// Sets the constants of a slice, those of the first lane.
