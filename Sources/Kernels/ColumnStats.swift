@@ -9,6 +9,7 @@ import CVector
 /// Where a tile of columns lies: `count` slices of `n` elements each, `stride` bytes from one element to the next.
 struct Tile {
     let address: UnsafeRawPointer
+    let elements: Elements
     let stride: Int
     let count: Int
     let n: Int
@@ -260,86 +261,25 @@ func adjustToMax(_ columns: ColumnBatch, _ table: SliceTable) {
     }
 }
 
-// MARK: Panels
-
-/// Copies `count` columns (at most a table's) of `n` elements into a panel, where each vector of columns is
-/// contiguous, and notes their maxima. Rows of a matrix are often a power of two apart and would evict each other
-/// from the caches, were they to be read twice.
-@inline(__always)
-func copyToPanel(
-    _ x: UnsafeRawPointer, _ stride: Int, _ count: Int, _ n: Int, _ panel: UnsafeMutableRawPointer,
-    _ table: SliceTable
-) {
-    let columnBytes = n &* vectorBytes
-    var column = 0
-    var target = panel
-    // Four vectors at a time read whole cache lines, and several of a row. The next of the row are asked for, if they stay in a
-    // cache until then: these are too few for the CPU to read ahead by itself.
-    let next = keepsAsked(n, stride) ? 4 &* vectorBytes : 8 &* stride
-    while column &+ 4 &* lanes <= count {
-        let none = splat(-.infinity)
-        var (a, b, c, d) = (none, none, none, none)
-        for i in 0..<n {
-            let source = x.element(column) + i &* stride
-            let values = (
-                vector_load(source), vector_load(source + vectorBytes),
-                vector_load(source + 2 &* vectorBytes), vector_load(source + 3 &* vectorBytes)
-            )
-            for v in 0..<4 { vector_prefetch(source + (next &+ v &* vectorBytes)) }
-            let destination = target + i &* vectorBytes
-            vector_store(destination, values.0)
-            vector_store(destination + columnBytes, values.1)
-            vector_store(destination + 2 &* columnBytes, values.2)
-            vector_store(destination + 3 &* columnBytes, values.3)
-            a = maximum(a, values.0)
-            b = maximum(b, values.1)
-            c = maximum(c, values.2)
-            d = maximum(d, values.3)
-        }
-        table.setMax(a, from: column)
-        table.setMax(b, from: column &+ lanes)
-        table.setMax(c, from: column &+ 2 &* lanes)
-        table.setMax(d, from: column &+ 3 &* lanes)
-        target += 4 &* columnBytes
-        column &+= 4 &* lanes
-    }
-    // Of rows far apart the CPU reads none ahead by itself.
-    let ahead = 24 &* stride
-    while column < count {
-        let present = min(lanes, count &- column)
-        var largest = splat(-.infinity)
-        for i in 0..<n {
-            let source = x.element(column) + i &* stride
-            vector_prefetch(source + ahead)
-            vector_prefetch(source + (ahead &+ vectorBytes))
-            let value = load(source, present)
-            vector_store(target + i &* vectorBytes, value)
-            largest = maximum(largest, value)
-        }
-        table.setMax(largest, from: column)
-        target += columnBytes
-        column &+= lanes
-    }
-}
-
 // MARK: Tiles
 
-/// Leaves the stats of a tile's slices in `table`, and the last block of its elements in `elements`: false if changed.
+/// Leaves the stats of a tile's slices in `table`, and the last block of its elements in `panel`: false if changed.
 ///
 /// - Parameters:
 ///   - tails: where those of the exponentials are kept, whose powers then take the place of the elements.
 ///   - known: where the maxima stand against which all blocks are summed; nil for each block's own.
+@inline(never)
 func tileStats(
-    _ kind: SumKind, _ tile: Tile, _ elements: UnsafeMutableRawPointer, tails: UnsafeMutableRawPointer?,
+    _ kind: SumKind, _ tile: Tile, _ panel: UnsafeMutableRawPointer, tails: UnsafeMutableRawPointer?,
     known: SliceTable?, _ scratch: Scratch, _ table: SliceTable
 ) -> Bool {
     var areOrdinary = true
     var start = 0
     while start < tile.n {
         let first = tile.address + start &* tile.stride
-        let columns = ColumnBatch(tile, from: start, elements: elements)
+        let columns = ColumnBatch(tile, from: start, elements: panel)
         let part = start == 0 ? table : scratch.blockTable
-        copyToPanel(first, tile.stride, tile.count, columns.n, elements, part)
+        copyToPanel(first, tile.elements, tile.stride, tile.count, columns.n, panel, part)
         if let known { part.copyMaxima(of: known, columns.count) }
         areOrdinary = columnStats(kind, columns, tails: tails, scratch, part)
         if start > 0 { table.append(part, columns.count, kind) }

@@ -33,12 +33,11 @@ private func gatherRow(
             vector_store(destination.element(end), vector_reversed(vector_load(last)))
         }
     } else if stride == 2 &* elementBytes {
-        // The second vector ends one element beyond the last of those wanted.
-        while i &+ lanes < end {
+        while i &+ lanes <= end {
             let first = source + i &* stride
             vector_prefetch(first + ahead)
             vector_prefetch(first + (ahead &+ vectorBytes))
-            vector_store(destination.element(i), vector_load_alternate(first))
+            vector_store(destination.element(i), loadAlternate(first))
             i &+= lanes
         }
     } else if stride == 0 {

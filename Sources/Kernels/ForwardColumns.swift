@@ -5,60 +5,70 @@ import CVector
 
 /// The forward operation on `columns` slices, a tile at a time.
 func forwardColumns(
-    _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
-    _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: UnsafeMutableRawPointer, streaming: Bool,
-    next: Asked
+    _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
+    _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: Scratch,
+    streaming: Bool, next: Asked
 ) {
-    let scratch = Scratch(address: scratch)
     let table = scratch.table
     let columnBytes = min(n, block) &* vectorBytes
     // Exponentials are kept where a few vectors of them fit; else the elements are, in the room of both.
     let keeps = op == .softmax && n <= keptLength(xStride, streaming: streaming)
-    let panel = scratch.exponentials
-    let (elements, bytes) = keeps ? (panel.powers, panelBytes) : (panel.tails, 2 &* panelBytes)
+    let kept = scratch.exponentials
+    let (panel, bytes) = keeps ? (kept.powers, panelBytes) : (kept.tails, 2 &* panelBytes)
     let width = min(SliceTable.capacity, bytes / columnBytes &* lanes)
 
     var first = 0
     while first < columns {
         let count = min(width, columns &- first)
-        let isLast = first &+ count == columns
-        let following = Asked(x.element(first &+ count), rowStride: xStride, results: nil)
+        let address = x + first &* elements.stride
+        let following = Asked(
+            swiftmax_next(
+                address: address + count &* elements.stride, row_stride: xStride,
+                column_stride: elements.stride))
         let tile = Tile(
-            address: x.element(first), stride: xStride, count: count, n: n, next: isLast ? next : following)
+            address: address, elements: elements, stride: xStride, count: count, n: n,
+            next: first &+ count == columns ? next : following)
         let areOrdinary = tileStats(
-            op.sumKind, tile, elements, tails: keeps ? panel.tails : nil, known: nil, scratch, table)
+            op.sumKind, tile, panel, tails: keeps ? kept.tails : nil, known: nil, scratch, table)
         if n > block {
             sumAgainstKnownMax(op.sumKind, tile, scratch)
             table.setShifts(tile.count)
+        } else if !areOrdinary && !keeps {
+            // The elements as they were.
+            copyToPanel(address, elements, xStride, count, n, panel, table)
         }
         table.setResults(op, tile.count)
 
+        let out = out + first &* elements.resultBytes
+        let source =
+            n <= block
+            ? ColumnSource(address: panel, stride: vectorBytes, step: columnBytes)
+            : ColumnSource(address: address, stride: xStride, step: vectorBytes)
         if op == .logsumexp {
-            writeLogsumexp(tile, out.element(first), table, scratch)
-        } else {
-            var column = 0
-            while column < tile.count {
-                let vectors = min(4, (tile.count &- column) / lanes)
-                let present = vectors == 0 ? tile.count &- column : vectors &* lanes
-                let target = TileResult(
-                    address: out.element(first &+ column), stride: outStride, present: present, n: n,
-                    streaming: streaming)
-                let offset = column / lanes &* columnBytes
-                let source =
-                    areOrdinary && n <= block
-                    ? ColumnSource(address: elements + offset, stride: vectorBytes, step: columnBytes)
-                    : ColumnSource(
-                        address: tile.address.element(column), stride: xStride, step: vectorBytes)
+            writeLogsumexp(tile, source, out, table, scratch)
+            first &+= count
+            continue
+        }
+        var column = 0
+        while column < count {
+            let vectors = min(4, (count &- column) / lanes)
+            let present = vectors == 0 ? count &- column : vectors &* lanes
+            let target = TileResult(
+                address: out + column &* elements.resultBytes, stride: outStride, present: present, n: n,
+                streaming: streaming)
+            let vector = column / lanes
+            target.forEachPart(elements, room: scratch.row) { target, i in
                 switch op {
                 case .softmax where keeps:
-                    writeSoftmax(panel.from(offset), columnBytes, target, table, column)
-                case .softmax: writeSoftmax(source, target, table, column)
-                default: writeLogSoftmax(source, target, table, column)
+                    let offset = vector &* columnBytes &+ i &* vectorBytes
+                    writeSoftmax(kept.from(offset), columnBytes, target, table, column)
+                case .softmax: writeSoftmax(source.from(i, vector), target, table, column)
+                default: writeLogSoftmax(source.from(i, vector), target, table, column)
                 }
-                column &+= present
             }
+            column &+= present
         }
-        first &+= tile.count
+        first &+= count
     }
 }
 
@@ -81,6 +91,17 @@ struct ColumnSource {
 
     @inline(__always)
     func element(_ i: Int, _ vector: Int) -> UnsafeRawPointer { address + (i &* stride &+ vector &* step) }
+
+    @inline(__always)
+    func from(_ i: Int, _ vector: Int) -> ColumnSource {
+        ColumnSource(address: element(i, vector), stride: stride, step: step)
+    }
+
+    /// The first element of a column.
+    @inline(__always)
+    func column(_ column: Int) -> UnsafeRawPointer {
+        element(0, column / lanes).element(column & (lanes &- 1))
+    }
 }
 
 /// Where the results of up to four vectors of columns go.
@@ -91,6 +112,32 @@ struct TileResult {
     let present: Int
     let n: Int
     let streaming: Bool
+
+    /// Calls `write` with where the results from position i on go: all at once, or those of 16 bits some at a time, which
+    /// are written in `room` as elements and brought from there.
+    @inline(__always)
+    func forEachPart(
+        _ elements: Elements, room: UnsafeMutableRawPointer, _ write: (_ part: TileResult, _ i: Int) -> Void
+    ) {
+        let isNarrowed = elements.resultBytes < elementBytes && elementBytes == 4
+        let (target, rowBytes) = isNarrowed ? (room, present &* elementBytes) : (address, stride)
+        let rows = isNarrowed ? 32 : n
+        var i = 0
+        while i < n {
+            let part = TileResult(
+                address: target, stride: rowBytes, present: present, n: min(rows, n &- i),
+                streaming: streaming && !isNarrowed)
+            write(part, i)
+            #if SWIFTMAX_FLOAT32
+                if isNarrowed {
+                    let streams = streaming && (Int(bitPattern: address) | stride) & 63 == 0
+                    narrow(
+                        elements, room, address + i &* stride, stride, part.n, present, streaming: streams)
+                }
+            #endif
+            i &+= rows
+        }
+    }
 
     /// Stores what `body(i, v, count)` returns as the `count` results of vector v at position i, for all positions
     /// and vectors. Several vectors of a row are written one after another, as memory likes it.
@@ -184,12 +231,17 @@ func writeLogSoftmax(_ source: ColumnSource, _ target: TileResult, _ table: Slic
 
 /// The results of a reduction, side by side.
 func writeLogsumexp(
-    _ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch
+    _ tile: Tile, _ source: ColumnSource, _ out: UnsafeMutableRawPointer, _ table: SliceTable,
+    _ scratch: Scratch
 ) {
-    var slice = 0
-    while slice < tile.count {
-        store(out.element(slice), table.logsumexp(from: slice), min(lanes, tile.count &- slice))
-        slice &+= lanes
+    let target = TileResult(address: out, stride: 0, present: tile.count, n: 1, streaming: false)
+    target.forEachPart(tile.elements, room: scratch.row) { target, _ in
+        var slice = 0
+        while slice < tile.count {
+            store(
+                target.address.element(slice), table.logsumexp(from: slice), min(lanes, tile.count &- slice))
+            slice &+= lanes
+        }
+        if tile.n > 1 { refineLogsumexps(tile, source, target.address, table, scratch) }
     }
-    if tile.n > 1 { refineLogsumexps(tile, out, table, scratch) }
 }

@@ -90,16 +90,8 @@
             _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int, ahead: Int
         ) {
             var i = 0
-            while i &+ lineHalves <= n {
-                vector_prefetch(source + (2 &* i &+ ahead))
-                vector_prefetch(source + (2 &* i &+ ahead &+ 32))
-                for v in 0..<lineHalves / lanes {
-                    let first = i &+ v &* lanes
-                    vector_store(destination.element(first), load(source, first, lanes))
-                }
-                i &+= lineHalves
-            }
             while i &+ lanes <= n {
+                vector_prefetch(source + (2 &* i &+ ahead))
                 vector_store(destination.element(i), load(source, i, lanes))
                 i &+= lanes
             }
@@ -115,19 +107,17 @@
             if streaming && Int(bitPattern: destination) % 2 == 0 {
                 let head = (64 &- Int(bitPattern: destination) % 64) % 64 / 2
                 i = narrowPart(source, destination, 0, min(head, n))
-                while i &+ lineHalves <= n {
-                    for v in 0..<lineHalves / lanes {
-                        let first = i &+ v &* lanes
-                        halves_stream(destination + 2 &* first, narrow(vector_load(source.element(first))))
-                    }
-                    i &+= lineHalves
+                let end = i &+ (n &- i) / lineHalves &* lineHalves
+                while i < end {
+                    halves_stream(destination + 2 &* i, narrow(vector_load(source.element(i))))
+                    i &+= lanes
                 }
             }
             _ = narrowPart(source, destination, i, n)
         }
 
         /// Elements first..<end; returns `end`.
-        @inline(__always)
+        @inline(never)
         private static func narrowPart(
             _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ first: Int, _ end: Int
         ) -> Int {

@@ -9,10 +9,10 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             far: far != 0, next: Asked(next))
     }
     kernels.pointee.forward_columns = {
-        op, x, xStride, out, outStride, columns, n, scratch, streaming, next in
+        op, elements, x, xStride, out, outStride, columns, n, scratch, streaming, next in
         forwardColumns(
-            Operation(op), x!, xStride, out!, outStride, columns, n, scratch!, streaming: streaming != 0,
-            next: Asked(next))
+            Operation(op), Elements(elements), x!, xStride, out!, outStride, columns, n,
+            Scratch(address: scratch!), streaming: streaming != 0, next: Asked(next))
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch, next in
         let scratch = Scratch(address: scratch!)
@@ -88,16 +88,19 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     }
     #if SWIFTMAX_FLOAT32
         kernels.pointee.gather_halves = { gatherHalves($0!, $1, $2!, $3) }
-        kernels.pointee.widen_float16 = { Float16Format.widen($0!, $1!, $2, ahead: $3) }
-        kernels.pointee.widen_bfloat16 = { BFloat16Format.widen($0!, $1!, $2, ahead: $3) }
-        kernels.pointee.narrow_float16 = { Float16Format.narrow($0!, $1!, $2, streaming: $3 != 0) }
-        kernels.pointee.narrow_bfloat16 = { BFloat16Format.narrow($0!, $1!, $2, streaming: $3 != 0) }
+        kernels.pointee.widen = { elements, source, rowStride, destination, rows, n, ahead in
+            widen(Elements(elements), source!, rowStride, destination!, rows, n, ahead: ahead)
+        }
+        kernels.pointee.narrow = { elements, source, destination, rowStride, rows, n, streaming in
+            narrow(
+                Elements(elements), source!, destination!, rowStride, rows, n, streaming: streaming != 0)
+        }
     #endif
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
         kernels.pointee.backward_other_rows = {
-            op, kind, g, gStride, y, yStride, out, outStride, rows, n, scratch in
+            op, elements, g, gStride, y, yStride, out, outStride, rows, n, scratch in
             backwardOtherRows(
-                Operation(op), kind, Operand(address: g!, stride: gStride),
+                Operation(op), elements, Operand(address: g!, stride: gStride),
                 Operand(address: y!, stride: yStride), out!, outStride, rows, n, Scratch(address: scratch!))
         }
     #endif

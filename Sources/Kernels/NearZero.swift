@@ -93,8 +93,12 @@ private func preciseLogsumexps(
 }
 
 /// Computes those of a tile's logsumexps anew that cancel. Short slices are gathered until they fill a vector.
-func refineLogsumexps(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch) {
-    let gathered = scratch.exponentials.tails
+func refineLogsumexps(
+    _ tile: Tile, _ source: ColumnSource, _ out: UnsafeMutableRawPointer, _ table: SliceTable,
+    _ scratch: Scratch
+) {
+    // After the results, where these are of 16 bits.
+    let gathered = scratch.row.element(SliceTable.capacity)
     let slices = scratch.secondTable.address.assumingMemoryBound(to: Int.self)
     var count = 0
     var first = 0
@@ -109,51 +113,55 @@ func refineLogsumexps(_ tile: Tile, _ out: UnsafeMutableRawPointer, _ table: Sli
             left &= left &- 1
             if slice < tile.count && cancels(table.logsumexp(slice), max: table.max(slice)) {
                 if tile.n > virtualLanes {
-                    writeNearZeroLogsumexp(tile, slice, out, table, scratch)
+                    writeNearZeroLogsumexp(source, tile.n, slice, out, table, scratch)
                     continue
                 }
                 for i in 0..<tile.n {
-                    let element = tile.address.element(slice) + i &* tile.stride
+                    let element = source.column(slice) + i &* source.stride
                     (gathered + i &* vectorBytes).element(count)
                         .storeBytes(of: element.loadUnaligned(as: Element.self), as: Element.self)
                 }
                 slices[count] = slice
                 count &+= 1
                 if count == lanes {
-                    writePreciseLogsumexps(gathered, slices, count, tile, out, table, scratch)
+                    writePreciseLogsumexps(gathered, slices, count, tile.n, source, out, table, scratch)
                     count = 0
                 }
             }
         }
         first &+= lanes
     }
-    if count > 0 { writePreciseLogsumexps(gathered, slices, count, tile, out, table, scratch) }
+    if count > 0 {
+        writePreciseLogsumexps(gathered, slices, count, tile.n, source, out, table, scratch)
+    }
 }
 
 /// The logsumexps of slices of a tile that were gathered.
 private func writePreciseLogsumexps(
-    _ gathered: UnsafeRawPointer, _ slices: UnsafePointer<Int>, _ count: Int, _ tile: Tile,
+    _ gathered: UnsafeRawPointer, _ slices: UnsafePointer<Int>, _ count: Int, _ n: Int,
+    _ source: ColumnSource,
     _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch
 ) {
     // `spare` is for the next one.
     let results = scratch.secondTable.address + lanes &* 8
     results.storeBytes(
-        of: preciseLogsumexps(gathered, vectorBytes, tile.n, count, scratch.columnLaneSums), as: Wide.self)
+        of: preciseLogsumexps(gathered, vectorBytes, n, count, scratch.columnLaneSums), as: Wide.self)
     for c in 0..<count {
         let result = results.load(fromByteOffset: 8 &* c, as: Double.self)
-        if isPrecise(result, tile.n) {
+        if isPrecise(result, n) {
             out.element(slices[c]).storeBytes(of: Element(result), as: Element.self)
         } else {
-            writeNearZeroLogsumexp(tile, slices[c], out, table, scratch)
+            writeNearZeroLogsumexp(source, n, slices[c], out, table, scratch)
         }
     }
 }
 
 private func writeNearZeroLogsumexp(
-    _ tile: Tile, _ slice: Int, _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch
+    _ source: ColumnSource, _ n: Int, _ slice: Int, _ out: UnsafeMutableRawPointer, _ table: SliceTable,
+    _ scratch: Scratch
 ) {
     let result = nearZeroLogsumexp(
-        tile.address.element(slice), tile.stride, tile.n, max: Double(table.max(slice)), scratch)
+        source.column(slice), source.stride, n, max: Double(table.max(slice)), scratch)
     out.element(slice).storeBytes(of: Element(result), as: Element.self)
 }
 

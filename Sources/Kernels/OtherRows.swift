@@ -11,16 +11,16 @@
     ///
     /// - Returns: how many were done: all up to a batch with a sum that needs care.
     func backwardOtherRows(
-        _ op: Operation, _ kind: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
+        _ op: Operation, _ elements: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
         _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
     ) -> Int {
         let table = scratch.table
-        let bytes = kind == Int32(SWIFTMAX_ROWS_REVERSED) ? elementBytes : 2
+        let bytes = elements == Int32(SWIFTMAX_ELEMENTS_REVERSED) ? elementBytes : 2
         let batch = n > block ? 1 : wholeOctets(min(gradientBatch, max(1, gradientBatchBytes / (bytes &* n))))
         @inline(__always)
         func addBlock(of row: Int, from first: Int, _ laneSums: LaneSums) {
             let (g, y, end) = (g.from(row).address, y.from(row).address, min(first &+ block, n))
-            otherSum(op, kind, g, y, first, end, scratch, laneSums)
+            otherSum(op, elements, g, y, first, end, scratch, laneSums)
         }
         var first = 0
         while first < rows {
@@ -38,7 +38,8 @@
             if !table.setBackwardResults(count) { break }
             for r in first..<first &+ count {
                 writeOther(
-                    op, kind, g.from(r), y.from(r), out + r &* outStride, n, table.backwardResult(r &- first),
+                    op, elements, g.from(r), y.from(r), out + r &* outStride, n,
+                    table.backwardResult(r &- first),
                     ahead: batch)
             }
             first &+= count
@@ -49,18 +50,18 @@
     /// As `blockSums`, of elements first..<end of one row.
     @inline(__always)
     private func otherSum(
-        _ op: Operation, _ kind: Int32, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int,
+        _ op: Operation, _ elements: Int32, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int,
         _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums
     ) {
-        switch (op, Int(kind)) {
+        switch (op, Int(elements)) {
         #if SWIFTMAX_FLOAT32
-            case (.softmax, SWIFTMAX_ROWS_FLOAT16):
+            case (.softmax, SWIFTMAX_ELEMENTS_FLOAT16):
                 Float16Format.softmaxSum(g, y, first, end, scratch, laneSums)
-            case (.softmax, SWIFTMAX_ROWS_BFLOAT16):
+            case (.softmax, SWIFTMAX_ELEMENTS_BFLOAT16):
                 BFloat16Format.softmaxSum(g, y, first, end, scratch, laneSums)
-            case (_, SWIFTMAX_ROWS_FLOAT16):
+            case (_, SWIFTMAX_ELEMENTS_FLOAT16):
                 Float16Format.logSoftmaxSum(g, first, end, scratch, laneSums)
-            case (_, SWIFTMAX_ROWS_BFLOAT16):
+            case (_, SWIFTMAX_ELEMENTS_BFLOAT16):
                 BFloat16Format.logSoftmaxSum(g, first, end, scratch, laneSums)
         #endif
         case (.softmax, _): softmaxReversedSum(g, y, first, end, scratch, laneSums)
@@ -70,18 +71,19 @@
 
     @inline(__always)
     private func writeOther(
-        _ op: Operation, _ kind: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ n: Int,
+        _ op: Operation, _ elements: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
+        _ n: Int,
         _ result: BackwardResult, ahead: Int
     ) {
-        switch (op, Int(kind)) {
+        switch (op, Int(elements)) {
         #if SWIFTMAX_FLOAT32
-            case (.softmax, SWIFTMAX_ROWS_FLOAT16):
+            case (.softmax, SWIFTMAX_ELEMENTS_FLOAT16):
                 Float16Format.writeSoftmax(g.address, y.address, out, n, result)
-            case (.softmax, SWIFTMAX_ROWS_BFLOAT16):
+            case (.softmax, SWIFTMAX_ELEMENTS_BFLOAT16):
                 BFloat16Format.writeSoftmax(g.address, y.address, out, n, result)
-            case (_, SWIFTMAX_ROWS_FLOAT16):
+            case (_, SWIFTMAX_ELEMENTS_FLOAT16):
                 Float16Format.writeLogSoftmax(g.address, y.address, out, n, result)
-            case (_, SWIFTMAX_ROWS_BFLOAT16):
+            case (_, SWIFTMAX_ELEMENTS_BFLOAT16):
                 BFloat16Format.writeLogSoftmax(g.address, y.address, out, n, result)
         #endif
         case (.softmax, _): writeSoftmaxReversed(g, y, out, n, result, ahead: ahead)

@@ -63,11 +63,13 @@ extension Work {
     @inline(never)
     func callColumns(
         _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer,
-        streaming: Int32 = 0, next: swiftmax_next = swiftmax_next()
+        elements: Int32 = Int32(SWIFTMAX_ELEMENTS_OWN), streaming: Int32 = 0,
+        next: swiftmax_next = swiftmax_next()
     ) {
         if kind == .forward {
             kernels.pointee.forward_columns(
-                op, a.address, a.stride, out.address, out.stride, columns, n, scratch, streaming, next)
+                op, elements, a.address, a.stride, out.address, out.stride, columns, n, scratch, streaming,
+                next)
         } else {
             kernels.pointee.backward_columns(
                 op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, n,
@@ -112,10 +114,7 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
     let kernel = work.kernels.pointee.backward_other_rows.unsafelyUnwrapped
-    let kind =
-        work.isWide
-        ? SWIFTMAX_ROWS_REVERSED
-        : work.dtype == Int32(SWIFTMAX_BFLOAT16) ? SWIFTMAX_ROWS_BFLOAT16 : SWIFTMAX_ROWS_FLOAT16
+    let elements = work.elements(stride: work.isWide ? -work.elementBytes : work.elementBytes)
     let rowBytes = work.n &* work.elementBytes
     let isPacked = !work.isWide && (work.elementStride(0) < 0 || work.elementStride(1) < 0)
     var index = first
@@ -137,7 +136,7 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
         }
         let (gradOutput, output) = (input(0), input(1))
         let done = kernel(
-            work.op, Int32(kind), gradOutput.address, gradOutput.stride, output.address, output.stride,
+            work.op, elements, gradOutput.address, gradOutput.stride, output.address, output.stride,
             work.start(index, 2), work.step(2), rows, work.n, packs.kernel)
         index &+= done
         if done < rows {
@@ -151,11 +150,12 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
     let work = work.pointee
     let (columns, width) = (work.across.size(0), work.unitSlices)
     let tiles = (columns &+ width &- 1) / width
+    let elements = work.elements(stride: work.across.stride(0, 0))
     for unit in first..<end {
         let column = unit % tiles &* width
         func operand(_ i: Int, _ unit: Int, _ column: Int) -> Work.Operand {
             Work.Operand(
-                address: work.start(unit / tiles, i) + column &* work.elementBytes,
+                address: work.start(unit / tiles, i) + column &* work.across.stride(0, i),
                 stride: work.elementStride(i))
         }
         /// From a unit to the next.
@@ -172,10 +172,10 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
             let x = operand(0, unit, column)
             let next = swiftmax_next(
                 address: isNext ? x.address + distance(0) : nil, row_stride: x.stride,
-                column_stride: work.elementBytes)
+                column_stride: work.across.stride(0, 0))
             work.callColumns(
                 x, operand(other, unit, column), operand(work.output, unit, column), count &- odd, scratch,
-                streaming: work.streaming, next: next)
+                elements: elements, streaming: work.streaming, next: next)
         }
         for column in column &+ count &- odd..<column &+ count {
             work.callPackedColumn(

@@ -82,8 +82,9 @@ func runPackedColumns(
             continue
         }
         work.callColumns(packed, other, packed, count, packs.kernel, next: next)
-        if work.isSimple && work.elementStride(work.output) == count &* step {
-            work.scatter(packed.address, work.n &* count, target, step, packs)
+        if work.isSimple {
+            work.scatter(
+                packed.address, work.n, count, target, work.elementStride(work.output), step, packs)
             continue
         }
         for i in 0..<work.n {
@@ -122,14 +123,7 @@ extension Work {
         let columns = across.size(0)
         let rowBytes = columns &* wideBytes
         write(Operand(address: packs.rows, stride: rowBytes))
-        if count == 1 || target.stride == columns &* elementBytes {
-            scatter(packs.rows, count &* columns, target.address, elementBytes, packs)
-            return
-        }
-        for i in 0..<count {
-            scatter(
-                packs.rows + i &* rowBytes, columns, target.address + i &* target.stride, elementBytes, packs)
-        }
+        scatter(packs.rows, count, columns, target.address, target.stride, elementBytes, packs)
     }
 }
 

@@ -20,13 +20,13 @@ extension Work {
         } else if isWide {
             kernels.pointee.gather(source, 0, stride, target, 1, count, ahead)
         } else if stride == elementBytes {
-            widen(source, target, count, ahead)
+            widen(source, 0, target, 1, count, ahead)
         } else {
             var first = 0
             while first < count {
                 let part = min(count &- first, Work.stagingBytes / 2)
                 kernels.pointee.gather_halves(source + first &* stride, stride, packs.staging, part)
-                widen(packs.staging, target + first &* wideBytes, part, 0)
+                widen(packs.staging, 0, target + first &* wideBytes, 1, part, 0)
                 first &+= part
             }
         }
@@ -42,6 +42,8 @@ extension Work {
             gather(source, stride, rows &* count, target, packs, ahead: max(ahead, 4096))
         } else if isWide && stride != elementBytes {
             kernels.pointee.gather(source, rowStride, stride, target, rows, count, ahead)
+        } else if !isWide && stride == elementBytes {
+            widen(source, rowStride, target, rows, count, ahead)
         } else {
             for r in 0..<rows {
                 gather(
@@ -63,14 +65,31 @@ extension Work {
         } else if isWide {
             copy(source, elementBytes, target, stride, count, elementBytes)
         } else if stride == elementBytes {
-            narrow(source, target, count, streams ? 1 : 0)
+            narrow(source, target, 0, 1, count, streams ? 1 : 0)
         } else {
             var first = 0
             while first < count {
                 let part = min(count &- first, Work.stagingBytes / 2)
-                narrow(source + first &* wideBytes, packs.staging, part, 0)
+                narrow(source + first &* wideBytes, packs.staging, 0, 1, part, 0)
                 copy(packs.staging, 2, target + first &* stride, stride, part, 2)
                 first &+= part
+            }
+        }
+    }
+
+    /// The same of `rows` rows, `rowStride` bytes apart.
+    func scatter(
+        _ source: UnsafeMutableRawPointer, _ rows: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
+        _ rowStride: Int, _ stride: Int, _ packs: Packs
+    ) {
+        if rowStride == count &* stride {
+            scatter(source, rows &* count, target, stride, packs)
+        } else if !isWide && stride == elementBytes {
+            let streams = streaming != 0 && count >= Work.streamedRun
+            narrow(source, target, rowStride, rows, count, streams ? 1 : 0)
+        } else {
+            for r in 0..<rows {
+                scatter(source + r &* count &* wideBytes, count, target + r &* rowStride, stride, packs)
             }
         }
     }
@@ -108,24 +127,18 @@ extension Work {
     }
 
     private func widen(
-        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int, _ ahead: Int
+        _ source: UnsafeMutableRawPointer, _ rowStride: Int, _ target: UnsafeMutableRawPointer, _ rows: Int,
+        _ count: Int, _ ahead: Int
     ) {
-        if dtype == Int32(SWIFTMAX_FLOAT16) {
-            kernels.pointee.widen_float16(source, target, count, ahead)
-        } else {
-            kernels.pointee.widen_bfloat16(source, target, count, ahead)
-        }
+        kernels.pointee.widen(elements(stride: elementBytes), source, rowStride, target, rows, count, ahead)
     }
 
     private func narrow(
-        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ count: Int,
-        _ streaming: Int32
+        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ rowStride: Int, _ rows: Int,
+        _ count: Int, _ streaming: Int32
     ) {
-        if dtype == Int32(SWIFTMAX_FLOAT16) {
-            kernels.pointee.narrow_float16(source, target, count, streaming)
-        } else {
-            kernels.pointee.narrow_bfloat16(source, target, count, streaming)
-        }
+        kernels.pointee.narrow(
+            elements(stride: elementBytes), source, target, rowStride, rows, count, streaming)
     }
 }
 

@@ -182,8 +182,9 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
     let neighbors = columnDimension(work, from: fewColumns)
     let fits = sliceBytes &* 16 <= Work.packBytes
-    if neighbors >= 0 && work.isWide && !work.hasMask && work.slice.count <= 1 {
-        work.takeColumns(neighbors)
+    let columns = neighbors < 0 ? alternateDimension(work) : neighbors
+    if columns >= 0 && areColumns(work, columns) {
+        work.takeColumns(columns)
         work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0
         work.unitSlices = min(
             work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
@@ -266,6 +267,24 @@ private func columnDimension(_ work: Work, from fewest: Int) -> Int {
         if isColumn { return dimension }
     }
     return -1
+}
+
+/// The same where the slices of the input are as far apart as every other element, or -1.
+private func alternateDimension(_ work: Work) -> Int {
+    if work.kind == .backward || !work.isWide { return -1 }
+    for dimension in 0..<work.batch.count
+    where work.batch.size(dimension) >= fewColumns
+        && work.batch.stride(dimension, 0) == 2 &* work.elementBytes
+        && work.batch.stride(dimension, work.output) == work.elementBytes
+    { return dimension }
+    return -1
+}
+
+/// Whether the kernels read the slices along a dimension as columns where they lie, and write them so.
+private func areColumns(_ work: Work, _ dimension: Int) -> Bool {
+    if work.hasMask || work.slice.count > 1 { return false }
+    let isOwn = work.isWide && work.batch.stride(dimension, 0) == work.elementBytes
+    return isOwn || work.kind == .forward && work.n <= Int(SWIFTMAX_BLOCK)
 }
 
 /// The dimension of the batch along which slices lie nearest to each other, if nearer than their own elements do, or -1.

@@ -45,6 +45,14 @@ struct Work {
     /// Of the type the kernels compute in.
     var wideBytes: Int { max(elementBytes, 4) }
     var isReduction: Bool { kind == .forward && op == Int32(SWIFTMAX_OP_LOGSUMEXP) }
+    /// How elements lie for the kernels, so many bytes apart.
+    @inline(__always)
+    func elements(stride: Int) -> Int32 {
+        if dtype == Int32(SWIFTMAX_FLOAT16) { return Int32(SWIFTMAX_ELEMENTS_FLOAT16) }
+        if dtype == Int32(SWIFTMAX_BFLOAT16) { return Int32(SWIFTMAX_ELEMENTS_BFLOAT16) }
+        if stride < 0 { return Int32(SWIFTMAX_ELEMENTS_REVERSED) }
+        return Int32(stride == elementBytes ? SWIFTMAX_ELEMENTS_OWN : SWIFTMAX_ELEMENTS_ALTERNATE)
+    }
     /// What elements give that the mask leaves out.
     var absentResult: Double { op == Int32(SWIFTMAX_OP_SOFTMAX) ? 0 : -.infinity }
 
@@ -68,7 +76,7 @@ extension Work {
     /// in. Of forward functions in Double only so much that the second cache also holds the next, which is asked for.
     var widePackBytes: Int {
         let asked: Int = 512 &* 1024
-        return kind == .forward && wideBytes == 8 && 64 &* n &* wideBytes <= asked ? asked : 2048 &* 1024
+        return kind == .forward && wideBytes == 8 && 64 &* n &* wideBytes <= asked ? asked : 1024 &* 1024
     }
     /// What a pack of rows should hold, so that all packs and the elements they are made of stay in the first cache. The
     /// phases of forward kernels want many rows.

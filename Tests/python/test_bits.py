@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -218,6 +221,40 @@ def test_columns_with_far_maxima(length: int, name: str, dtype: str) -> None:
     expected = call(name, [np.ascontiguousarray(x.T)], axis=1).T
     assert call(name, [x], axis=0).tobytes() == expected.tobytes()
     assert call(name, [np.repeat(x, 2, axis=1)[:, ::2]], axis=0).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("length", [2, 16, 33, 1500])
+def test_columns_side_by_side_and_apart(length: int, family: str, name: str, dtype: str) -> None:
+    """Whole groups of vectors, single ones and a part of one, read as they lie and not."""
+    x = logits(family, 5, (length, 237), dtype)
+    expected = call(name, [np.ascontiguousarray(x.T)], axis=1).T
+    for step in (1, 2, 3):
+        apart = np.repeat(x, step, axis=1)[:, ::step]
+        assert call(name, [apart], axis=0).tobytes() == expected.tobytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects a page as Linux does")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("columns", [9, 16, 40, 64, 77, 200])
+def test_nothing_is_read_beyond_an_input(columns: int, name: str, dtype: str) -> None:
+    """The last element wanted is the last of readable memory, along both axes."""
+    x = logits("wide", 7, (20, columns), dtype)
+    for step in (1, 2, 3):
+        shape = (20, (columns - 1) * step + 1)
+        room = mmap.mmap(-1, 1 << 20)
+        unreadable = len(room) - mmap.PAGESIZE
+        offset = unreadable - int(np.prod(shape)) * x.itemsize
+        view = np.frombuffer(room, x.dtype, int(np.prod(shape)), offset).reshape(shape)[:, ::step]
+        view[...] = x
+        libc = ctypes.CDLL(None)
+        address = ctypes.c_void_p(view.ctypes.data - offset + unreadable)
+        assert libc.mprotect(address, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+        for axis in (0, 1):
+            assert call(name, [view], axis=axis).tobytes() == call(name, [x], axis=axis).tobytes()
 
 
 # ---- Threads ------------------------------------------------------------------------------------

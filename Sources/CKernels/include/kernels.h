@@ -10,9 +10,15 @@
 /// The forward operations.
 enum { SWIFTMAX_OP_SOFTMAX = 0, SWIFTMAX_OP_LOG_SOFTMAX = 1, SWIFTMAX_OP_LOGSUMEXP = 2 };
 
-/// Rows that are not elements of the kernels' own type in order: of a 16-bit type, or with both inputs from
-/// the address of the first element down.
-enum { SWIFTMAX_ROWS_FLOAT16 = 0, SWIFTMAX_ROWS_BFLOAT16 = 1, SWIFTMAX_ROWS_REVERSED = 2 };
+/// How the elements of a row lie, or those of columns side by side: as the kernels' own type, one after
+/// another; the same in a 16-bit type; every other one of the own type; from the address of the first down.
+enum {
+    SWIFTMAX_ELEMENTS_OWN = 0,
+    SWIFTMAX_ELEMENTS_FLOAT16 = 1,
+    SWIFTMAX_ELEMENTS_BFLOAT16 = 2,
+    SWIFTMAX_ELEMENTS_ALTERNATE = 3,
+    SWIFTMAX_ELEMENTS_REVERSED = 4
+};
 
 /// Elements of a slice that are summed together. Part of the definition of the result: a longer slice
 /// is cut at multiples of it, whatever the layout and the number of threads.
@@ -79,10 +85,12 @@ typedef struct swiftmax_kernels {
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                          intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far,
                          swiftmax_next next);
-    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart.
-    void (*forward_columns)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
-                            intptr_t columns, intptr_t n, void *scratch, int32_t streaming,
-                            swiftmax_next next);
+    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart. `elements`: how
+    /// those of neighbors lie in `x`, which are not reversed; if in another way than in order, n <=
+    /// SWIFTMAX_BLOCK. Those of 16 bits give such results.
+    void (*forward_columns)(int32_t op, int32_t elements, const void *x, intptr_t x_stride, void *out,
+                            intptr_t out_stride, intptr_t columns, intptr_t n, void *scratch,
+                            int32_t streaming, swiftmax_next next);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
     void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
                       void *scratch, swiftmax_next next);
@@ -106,10 +114,10 @@ typedef struct swiftmax_kernels {
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, intptr_t n, intptr_t next,
                              void *scratch, int32_t streaming);
-    /// As backward_rows, of rows of at least 32 elements that lie otherwise. Returns how many rows are done:
-    /// fewer than all where the sum of one of the next is not an ordinary number, and is to be taken by
-    /// blocks. Null where there is none for this CPU or type.
-    intptr_t (*backward_other_rows)(int32_t op, int32_t kind, const void *grad_output,
+    /// As backward_rows, of rows of at least 32 elements that lie otherwise: of 16 bits, or reversed. Returns
+    /// how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
+    /// is to be taken by blocks. Null where there is none for this CPU or type.
+    intptr_t (*backward_other_rows)(int32_t op, int32_t elements, const void *grad_output,
                                     intptr_t grad_output_stride, const void *output, intptr_t output_stride,
                                     void *grad_input, intptr_t grad_input_stride, intptr_t rows, intptr_t n,
                                     void *scratch);
@@ -136,11 +144,12 @@ typedef struct swiftmax_kernels {
 
     /// The rest is null in float64 kernels. As gather, of one row of 16-bit elements.
     void (*gather_halves)(const void *source, intptr_t stride, void *destination, intptr_t n);
-    /// 16-bit types to float32 and back, rounded to nearest even. `ahead` and `streaming` as above.
-    void (*widen_float16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
-    void (*widen_bfloat16)(const void *source, void *destination, intptr_t n, intptr_t ahead);
-    void (*narrow_float16)(const void *source, void *destination, intptr_t n, int32_t streaming);
-    void (*narrow_bfloat16)(const void *source, void *destination, intptr_t n, int32_t streaming);
+    /// `rows` rows of `n` elements of a 16-bit type, `row_stride` bytes apart, to float32 without gaps, and
+    /// back, rounded to nearest even. `ahead` and `streaming` as above.
+    void (*widen)(int32_t elements, const void *source, intptr_t row_stride, void *destination, intptr_t rows,
+                  intptr_t n, intptr_t ahead);
+    void (*narrow)(int32_t elements, const void *source, void *destination, intptr_t row_stride,
+                   intptr_t rows, intptr_t n, int32_t streaming);
 } swiftmax_kernels;
 
 /// Each fills in the table of one compilation of the kernels: the only symbols they export.

@@ -349,10 +349,10 @@ SWIFTMAX_INLINE swiftmax_vector vector_reversed(swiftmax_vector v) {
     return __builtin_shufflevector(v, v, SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED));
 }
 
-/// Every second of the elements that two vectors hold.
-SWIFTMAX_INLINE swiftmax_vector vector_load_alternate(const void *address) {
-#define SWIFTMAX_ALTERNATE(lane) (2 * (lane))
-    swiftmax_vector a = vector_load(address), b = vector_load((const char *)address + SWIFTMAX_VECTOR_BYTES);
+/// Every second of two vectors of elements, the second of which begins with the last of the first: so that
+/// none is read beyond those wanted.
+SWIFTMAX_INLINE swiftmax_vector vector_alternate(swiftmax_vector a, swiftmax_vector b) {
+#define SWIFTMAX_ALTERNATE(lane) (2 * (lane) + ((lane) >= SWIFTMAX_LANES / 2))
     return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_ALTERNATE));
 }
 

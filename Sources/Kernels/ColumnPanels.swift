@@ -1,0 +1,173 @@
+// Columns on their way into a panel, where each vector of them is contiguous, and rows of 16 bits on theirs to and from
+// elements.
+
+import CKernels
+import CVector
+
+/// How the elements of columns side by side lie.
+enum Elements {
+    case own, alternate
+    #if SWIFTMAX_FLOAT32
+        case float16, bfloat16
+    #endif
+
+    @inline(__always)
+    init(_ elements: Int32) {
+        switch Int(elements) {
+        #if SWIFTMAX_FLOAT32
+            case SWIFTMAX_ELEMENTS_FLOAT16: self = .float16
+            case SWIFTMAX_ELEMENTS_BFLOAT16: self = .bfloat16
+        #endif
+        case SWIFTMAX_ELEMENTS_ALTERNATE: self = .alternate
+        default: self = .own
+        }
+    }
+
+    /// From one column to the next.
+    @inline(__always)
+    var stride: Int {
+        switch self {
+        case .own: elementBytes
+        case .alternate: 2 &* elementBytes
+        #if SWIFTMAX_FLOAT32
+            case .float16, .bfloat16: 2
+        #endif
+        }
+    }
+
+    @inline(__always)
+    var resultBytes: Int { self == .alternate ? elementBytes : stride }
+}
+
+// MARK: In
+
+/// `count` of every other element; the rest of the vector is 0.
+@inline(__always)
+private func loadAlternate(_ address: UnsafeRawPointer, _ count: Int) -> Vector {
+    vector_alternate(
+        load(address, min(lanes, 2 &* count &- 1)),
+        load(address.element(lanes &- 1), max(0, 2 &* count &- lanes)))
+}
+
+/// Every other element, a vector of them.
+@inline(__always)
+func loadAlternate(_ address: UnsafeRawPointer) -> Vector {
+    vector_alternate(vector_load(address), vector_load(address.element(lanes &- 1)))
+}
+
+/// Copies `count` columns (at most a table's) of `n` elements into a panel, and notes their maxima. Rows of a matrix are
+/// often a power of two apart and would evict each other from the caches, were they to be read twice.
+func copyToPanel(
+    _ x: UnsafeRawPointer, _ elements: Elements, _ stride: Int, _ count: Int, _ n: Int,
+    _ panel: UnsafeMutableRawPointer, _ table: SliceTable
+) {
+    switch elements {
+    case .own:
+        copyToPanel(x, step: elementBytes, stride, count, n, panel, table) { load($0, $1) }
+    case .alternate:
+        copyToPanel(x, step: 2 &* elementBytes, stride, count, n, panel, table) {
+            $1 == lanes ? loadAlternate($0) : loadAlternate($0, $1)
+        }
+    #if SWIFTMAX_FLOAT32
+        case .float16, .bfloat16:
+            copyToPanel(x, step: 2, stride, count, n, panel, table) {
+                elements == .float16 ? Float16Format.load($0, 0, $1) : BFloat16Format.load($0, 0, $1)
+            }
+    #endif
+    }
+}
+
+@inline(__always)
+private func copyToPanel(
+    _ x: UnsafeRawPointer, step: Int, _ stride: Int, _ count: Int, _ n: Int,
+    _ panel: UnsafeMutableRawPointer, _ table: SliceTable, load: (UnsafeRawPointer, Int) -> Vector
+) {
+    let columnBytes = n &* vectorBytes
+    let line = 64
+    var column = 0
+    var target = panel
+    // Four vectors at a time read whole cache lines, and several of a row. The next of the row are asked for, if they stay in a
+    // cache until then: these are too few for the CPU to read ahead by itself.
+    let fourBytes = 4 &* lanes &* step
+    let next = keepsAsked(n, stride) ? fourBytes : 8 &* stride
+    while column &+ 4 &* lanes <= count {
+        let none = splat(-.infinity)
+        var (a, b, c, d) = (none, none, none, none)
+        for i in 0..<n {
+            let source = x + (column &* step &+ i &* stride)
+            let values = (
+                load(source, lanes), load(source + lanes &* step, lanes),
+                load(source + 2 &* lanes &* step, lanes), load(source + 3 &* lanes &* step, lanes)
+            )
+            for l in 0..<fourBytes / line { vector_prefetch(source + (next &+ l &* line)) }
+            let destination = target + i &* vectorBytes
+            vector_store(destination, values.0)
+            vector_store(destination + columnBytes, values.1)
+            vector_store(destination + 2 &* columnBytes, values.2)
+            vector_store(destination + 3 &* columnBytes, values.3)
+            a = maximum(a, values.0)
+            b = maximum(b, values.1)
+            c = maximum(c, values.2)
+            d = maximum(d, values.3)
+        }
+        table.setMax(a, from: column)
+        table.setMax(b, from: column &+ lanes)
+        table.setMax(c, from: column &+ 2 &* lanes)
+        table.setMax(d, from: column &+ 3 &* lanes)
+        target += 4 &* columnBytes
+        column &+= 4 &* lanes
+    }
+    // Of rows far apart the CPU reads none ahead by itself.
+    let ahead = 24 &* stride
+    while column < count {
+        let present = min(lanes, count &- column)
+        var largest = splat(-.infinity)
+        for i in 0..<n {
+            let source = x + (column &* step &+ i &* stride)
+            vector_prefetch(source + ahead)
+            vector_prefetch(source + (ahead &+ line))
+            let value = load(source, present)
+            vector_store(target + i &* vectorBytes, value)
+            largest = maximum(largest, value)
+        }
+        table.setMax(largest, from: column)
+        target += columnBytes
+        column &+= lanes
+    }
+}
+
+// MARK: 16 bits
+
+#if SWIFTMAX_FLOAT32
+    /// `rows` rows of `n` elements of 16 bits, `rowStride` bytes apart, as ones of Float without gaps. The lines `ahead` bytes
+    /// from theirs are asked for.
+    func widen(
+        _ elements: Elements, _ source: UnsafeRawPointer, _ rowStride: Int,
+        _ destination: UnsafeMutableRawPointer, _ rows: Int, _ n: Int, ahead: Int
+    ) {
+        for r in 0..<rows {
+            let (row, target) = (source + r &* rowStride, destination.element(r &* n))
+            if elements == .float16 {
+                Float16Format.widen(row, target, n, ahead: ahead)
+            } else {
+                BFloat16Format.widen(row, target, n, ahead: ahead)
+            }
+        }
+    }
+
+    /// The way back. With `streaming` whole lines are written past the caches.
+    @inline(never)
+    func narrow(
+        _ elements: Elements, _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer,
+        _ rowStride: Int, _ rows: Int, _ n: Int, streaming: Bool
+    ) {
+        for r in 0..<rows {
+            let (row, target) = (source.element(r &* n), destination + r &* rowStride)
+            if elements == .float16 {
+                Float16Format.narrow(row, target, n, streaming: streaming)
+            } else {
+                BFloat16Format.narrow(row, target, n, streaming: streaming)
+            }
+        }
+    }
+#endif
