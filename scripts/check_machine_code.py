@@ -33,6 +33,7 @@ NOT_HOT = {
     "forwardRows": "once for each row",
     "backwardRows": "once for each row",
     "backwardLongRows": "once for each row or block",
+    "backwardOtherRows": "once for each row or block",
     "fill": "once for each row or block, by the functions of the table",
     "rowStats": "once for each row",
     "forwardLongRow": "once for each block",
@@ -103,9 +104,9 @@ def demangled(symbols: list[str]) -> list[str]:
     text = subprocess.run(
         command, input="\n".join(symbols), check=True, capture_output=True, text=True
     ).stdout
+    around = r"^.* of |^merged |^specialized |\(.*$"
     return [
-        re.sub(r"^.* of |^merged |\(.*$", "", re.sub(r"closure #\d+ .*?in ", "", line))
-        for line in text.splitlines()
+        re.sub(around, "", re.sub(r"closure #\d+ .*?in ", "", line)) for line in text.splitlines()
     ]
 
 

@@ -1,43 +1,7 @@
-// Columns on their way into a panel, where each vector of them is contiguous, and rows of 16 bits on theirs to and from
-// elements.
+// Columns on their way into a panel, where each vector of them is contiguous.
 
 import CKernels
 import CVector
-
-/// How the elements of columns side by side lie.
-enum Elements {
-    case own, alternate
-    #if SWIFTMAX_FLOAT32
-        case float16, bfloat16
-    #endif
-
-    @inline(__always)
-    init(_ elements: Int32) {
-        switch Int(elements) {
-        #if SWIFTMAX_FLOAT32
-            case SWIFTMAX_ELEMENTS_FLOAT16: self = .float16
-            case SWIFTMAX_ELEMENTS_BFLOAT16: self = .bfloat16
-        #endif
-        case SWIFTMAX_ELEMENTS_ALTERNATE: self = .alternate
-        default: self = .own
-        }
-    }
-
-    /// From one column to the next.
-    @inline(__always)
-    var stride: Int {
-        switch self {
-        case .own: elementBytes
-        case .alternate: 2 &* elementBytes
-        #if SWIFTMAX_FLOAT32
-            case .float16, .bfloat16: 2
-        #endif
-        }
-    }
-
-    @inline(__always)
-    var resultBytes: Int { self == .alternate ? elementBytes : stride }
-}
 
 // MARK: In
 
@@ -62,17 +26,15 @@ func copyToPanel(
     _ panel: UnsafeMutableRawPointer, _ table: SliceTable
 ) {
     switch elements {
-    case .own:
+    case .own, .reversed:
         copyToPanel(x, step: elementBytes, stride, count, n, panel, table) { load($0, $1) }
     case .alternate:
         copyToPanel(x, step: 2 &* elementBytes, stride, count, n, panel, table) {
             $1 == lanes ? loadAlternate($0) : loadAlternate($0, $1)
         }
     #if SWIFTMAX_FLOAT32
-        case .float16, .bfloat16:
-            copyToPanel(x, step: 2, stride, count, n, panel, table) {
-                elements == .float16 ? Float16Format.load($0, 0, $1) : BFloat16Format.load($0, 0, $1)
-            }
+        case .halves(let format):
+            copyToPanel(x, step: 2, stride, count, n, panel, table) { format.load($0, 0, $1) }
     #endif
     }
 }
@@ -135,39 +97,3 @@ private func copyToPanel(
         column &+= lanes
     }
 }
-
-// MARK: 16 bits
-
-#if SWIFTMAX_FLOAT32
-    /// `rows` rows of `n` elements of 16 bits, `rowStride` bytes apart, as ones of Float without gaps. The lines `ahead` bytes
-    /// from theirs are asked for.
-    func widen(
-        _ elements: Elements, _ source: UnsafeRawPointer, _ rowStride: Int,
-        _ destination: UnsafeMutableRawPointer, _ rows: Int, _ n: Int, ahead: Int
-    ) {
-        for r in 0..<rows {
-            let (row, target) = (source + r &* rowStride, destination.element(r &* n))
-            if elements == .float16 {
-                Float16Format.widen(row, target, n, ahead: ahead)
-            } else {
-                BFloat16Format.widen(row, target, n, ahead: ahead)
-            }
-        }
-    }
-
-    /// The way back. With `streaming` whole lines are written past the caches.
-    @inline(never)
-    func narrow(
-        _ elements: Elements, _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer,
-        _ rowStride: Int, _ rows: Int, _ n: Int, streaming: Bool
-    ) {
-        for r in 0..<rows {
-            let (row, target) = (source.element(r &* n), destination + r &* rowStride)
-            if elements == .float16 {
-                Float16Format.narrow(row, target, n, streaming: streaming)
-            } else {
-                BFloat16Format.narrow(row, target, n, streaming: streaming)
-            }
-        }
-    }
-#endif

@@ -119,7 +119,7 @@ struct TileResult {
     func forEachPart(
         _ elements: Elements, room: UnsafeMutableRawPointer, _ write: (_ part: TileResult, _ i: Int) -> Void
     ) {
-        let isNarrowed = elements.resultBytes < elementBytes && elementBytes == 4
+        let isNarrowed = elements.resultBytes < elementBytes
         let (target, rowBytes) = isNarrowed ? (room, present &* elementBytes) : (address, stride)
         let rows = isNarrowed ? 32 : n
         var i = 0
@@ -129,10 +129,10 @@ struct TileResult {
                 streaming: streaming && !isNarrowed)
             write(part, i)
             #if SWIFTMAX_FLOAT32
-                if isNarrowed {
+                if case .halves(let format) = elements {
                     let streams = streaming && (Int(bitPattern: address) | stride) & 63 == 0
-                    narrow(
-                        elements, room, address + i &* stride, stride, part.n, present, streaming: streams)
+                    format.narrow(
+                        room, address + i &* stride, stride, part.n, present, streaming: streams)
                 }
             #endif
             i &+= rows

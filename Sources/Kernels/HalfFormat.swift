@@ -2,75 +2,43 @@
 
 #if SWIFTMAX_FLOAT32
 
+    import CKernels
     import CVector
 
-    /// A 16-bit type, a vector at a time.
-    protocol HalfFormat {
-        /// Whether the product of any two is exact in Float.
-        static var hasExactProducts: Bool { get }
-        static func widen(_ halves: swiftmax_half_words) -> Vector
-        static func narrow(_ value: Vector) -> swiftmax_half_words
-        /// The gradients of softmax of the first elements of a row by a faster way, and how many these are.
-        static func writePairs(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-            _ result: BackwardResult
-        ) -> Int
-    }
+    /// The 16-bit types, a vector at a time. Where a loop takes either, it asks for each vector which: that costs next to
+    /// nothing, and a loop for each would be twice the code.
+    enum HalfFormat {
+        case float16, bfloat16
 
-    extension HalfFormat {
+        /// Of `SWIFTMAX_ELEMENTS_FLOAT16` and its like.
         @inline(__always)
-        static func writePairs(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-            _ result: BackwardResult
-        ) -> Int { 0 }
-    }
-
-    enum Float16Format: HalfFormat {
-        @inline(__always)
-        static var hasExactProducts: Bool { true }
-        @inline(__always)
-        static func widen(_ halves: swiftmax_half_words) -> Vector { vector_from_halves(halves) }
-        @inline(__always)
-        static func narrow(_ value: Vector) -> swiftmax_half_words { vector_to_halves(value) }
-    }
-
-    enum BFloat16Format: HalfFormat {
-        /// They may be too large or too small for it.
-        @inline(__always)
-        static var hasExactProducts: Bool { false }
-        @inline(__always)
-        static func widen(_ halves: swiftmax_half_words) -> Vector { vector_from_bfloats(halves) }
-        @inline(__always)
-        static func narrow(_ value: Vector) -> swiftmax_half_words { vector_to_bfloats(value) }
-
-        /// Two to a lane. As the sum is finite, so are all elements, and no result is NaN.
-        @inline(__always)
-        static func writePairs(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-            _ result: BackwardResult
-        ) -> Int {
-            var i = 0
-            while i &+ 2 &* lanes <= n {
-                let (g, y) = (bfloat_pairs_load(g + 2 &* i), bfloat_pairs_load(y + 2 &* i))
-                let first = result(.softmax, bfloat_pairs_first(g), bfloat_pairs_first(y))
-                let second = result(.softmax, bfloat_pairs_second(g), bfloat_pairs_second(y))
-                bfloat_pairs_store(out + 2 &* i, bfloat_pairs(first, second))
-                i &+= 2 &* lanes
-            }
-            return i
+        init(_ elements: Int32) {
+            self = elements == Int32(SWIFTMAX_ELEMENTS_FLOAT16) ? .float16 : .bfloat16
         }
-    }
 
-    extension HalfFormat {
+        /// Whether the product of any two is exact in Float; those of bfloat16 may be too large or too small for it.
+        @inline(__always)
+        var hasExactProducts: Bool { self == .float16 }
+
+        @inline(__always)
+        func widen(_ halves: swiftmax_half_words) -> Vector {
+            self == .float16 ? vector_from_halves(halves) : vector_from_bfloats(halves)
+        }
+
+        @inline(__always)
+        func narrow(_ value: Vector) -> swiftmax_half_words {
+            self == .float16 ? vector_to_halves(value) : vector_to_bfloats(value)
+        }
+
         /// `count` elements of a row from `index` on; zeros in the other lanes.
         @inline(__always)
-        static func load(_ row: UnsafeRawPointer, _ index: Int, _ count: Int) -> Vector {
+        func load(_ row: UnsafeRawPointer, _ index: Int, _ count: Int) -> Vector {
             let address = row + 2 &* index
             return widen(count == lanes ? halves_load(address) : halves_load_partial(address, count))
         }
 
         @inline(__always)
-        static func store(_ row: UnsafeMutableRawPointer, _ index: Int, _ count: Int, _ value: Vector) {
+        func store(_ row: UnsafeMutableRawPointer, _ index: Int, _ count: Int, _ value: Vector) {
             let address = row + 2 &* index
             if count == lanes {
                 halves_store(address, narrow(value))
@@ -86,7 +54,7 @@
     extension HalfFormat {
         /// `n` elements as ones of Float. The lines `ahead` bytes from theirs are asked for.
         @inline(__always)
-        static func widen(
+        func widen(
             _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int, ahead: Int
         ) {
             var i = 0
@@ -100,7 +68,7 @@
 
         /// The way back. With `streaming` whole lines of the destination are written past the caches.
         @inline(__always)
-        static func narrow(
+        func narrow(
             _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ n: Int, streaming: Bool
         ) {
             var i = 0
@@ -118,7 +86,7 @@
 
         /// Elements first..<end; returns `end`.
         @inline(never)
-        private static func narrowPart(
+        private func narrowPart(
             _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ first: Int, _ end: Int
         ) -> Int {
             var i = first
@@ -130,6 +98,29 @@
                 store(destination, i, end &- i, vector_load_partial(source.element(i), end &- i, splat(0)))
             }
             return end
+        }
+    }
+
+    extension HalfFormat {
+        /// `rows` rows of `n` elements, `rowStride` bytes apart, as ones of Float without gaps.
+        func widen(
+            _ source: UnsafeRawPointer, _ rowStride: Int, _ destination: UnsafeMutableRawPointer, _ rows: Int,
+            _ n: Int, ahead: Int
+        ) {
+            for r in 0..<rows {
+                widen(source + r &* rowStride, destination.element(r &* n), n, ahead: ahead)
+            }
+        }
+
+        /// The way back.
+        @inline(never)
+        func narrow(
+            _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ rowStride: Int, _ rows: Int,
+            _ n: Int, streaming: Bool
+        ) {
+            for r in 0..<rows {
+                narrow(source.element(r &* n), destination + r &* rowStride, n, streaming: streaming)
+            }
         }
     }
 

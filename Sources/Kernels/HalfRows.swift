@@ -9,7 +9,7 @@
 
     extension HalfFormat {
         @inline(__always)
-        static func loadQuad(_ row: UnsafeRawPointer, _ index: Int) -> Quad {
+        func loadQuad(_ row: UnsafeRawPointer, _ index: Int) -> Quad {
             Quad(
                 load(row, index, lanes), load(row, index &+ lanes, lanes),
                 load(row, index &+ 2 &* lanes, lanes),
@@ -18,7 +18,7 @@
 
         /// As `blockSums`, of elements first..<end of one row.
         @inline(__always)
-        static func sum(
+        func sum(
             _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
             _ scratch: Scratch, _ laneSums: LaneSums
         ) {
@@ -45,7 +45,7 @@
         /// The sum of products that are not exact: their factors go through memory as floats, from where they are widened
         /// fastest.
         @inline(__always)
-        private static func stagedSum(
+        private func stagedSum(
             _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch,
             _ laneSums: LaneSums
         ) {
@@ -80,14 +80,13 @@
             sum.leave(in: laneSums)
         }
 
-        /// The gradients of a row from element `first` on.
+        /// The gradients of a row.
         @inline(__always)
-        static func write(
+        func write(
             _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
-            _ n: Int,
-            _ result: BackwardResult, from first: Int = 0
+            _ n: Int, _ result: BackwardResult
         ) {
-            var i = first
+            var i = 0
             while i &+ 4 &* lanes <= n {
                 let (g, y) = (loadQuad(g, i), loadQuad(y, i))
                 let four = op == .softmax ? g.map(y) { result(.softmax, $0, $1) } : result.logSoftmax(g, y)
@@ -97,6 +96,15 @@
                 store(out, i &+ 3 &* lanes, lanes, four.d)
                 i &+= 4 &* lanes
             }
+            writeRest(op, g, y, out, n, result, from: i)
+        }
+
+        @inline(__always)
+        private func writeRest(
+            _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
+            _ n: Int, _ result: BackwardResult, from first: Int
+        ) {
+            var i = first
             while i < n {
                 let count = min(lanes, n &- i)
                 store(out, i, count, result(op, load(g, i, count), load(y, i, count)))
@@ -104,31 +112,59 @@
             }
         }
 
-        @inline(never)
-        static func softmaxSum(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch,
-            _ laneSums: LaneSums
-        ) {
-            sum(.softmax, g, y, first, end, scratch, laneSums)
+        /// The gradients of bfloat16 of the first elements of a row, two to a lane, and how many these are. As the sum is
+        /// finite, so are all elements, and no result is NaN.
+        @inline(__always)
+        private static func writePairs(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
+            _ result: BackwardResult
+        ) -> Int {
+            var i = 0
+            while i &+ 2 &* lanes <= n {
+                let (g, y) = (bfloat_pairs_load(g + 2 &* i), bfloat_pairs_load(y + 2 &* i))
+                let first = result(.softmax, bfloat_pairs_first(g), bfloat_pairs_first(y))
+                let second = result(.softmax, bfloat_pairs_second(g), bfloat_pairs_second(y))
+                bfloat_pairs_store(out + 2 &* i, bfloat_pairs(first, second))
+                i &+= 2 &* lanes
+            }
+            return i
         }
 
         @inline(never)
-        static func logSoftmaxSum(
+        func softmaxSum(
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch,
+            _ laneSums: LaneSums
+        ) {
+            // With a constant each, as these do little beside the conversion.
+            if self == .float16 {
+                HalfFormat.float16.sum(.softmax, g, y, first, end, scratch, laneSums)
+            } else {
+                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, scratch, laneSums)
+            }
+        }
+
+        @inline(never)
+        func logSoftmaxSum(
             _ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums
         ) {
             sum(.logSoftmax, g, g, first, end, scratch, laneSums)
         }
 
         @inline(never)
-        static func writeSoftmax(
+        func writeSoftmax(
             _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
             _ result: BackwardResult
         ) {
-            write(.softmax, g, y, out, n, result, from: writePairs(g, y, out, n, result))
+            if self == .float16 {
+                HalfFormat.float16.write(.softmax, g, y, out, n, result)
+            } else {
+                let done = HalfFormat.writePairs(g, y, out, n, result)
+                HalfFormat.bfloat16.writeRest(.softmax, g, y, out, n, result, from: done)
+            }
         }
 
         @inline(never)
-        static func writeLogSoftmax(
+        func writeLogSoftmax(
             _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
             _ result: BackwardResult
         ) {

@@ -89,20 +89,29 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     #if SWIFTMAX_FLOAT32
         kernels.pointee.gather_halves = { gatherHalves($0!, $1, $2!, $3) }
         kernels.pointee.widen = { elements, source, rowStride, destination, rows, n, ahead in
-            widen(Elements(elements), source!, rowStride, destination!, rows, n, ahead: ahead)
+            HalfFormat(elements).widen(source!, rowStride, destination!, rows, n, ahead: ahead)
         }
         kernels.pointee.narrow = { elements, source, destination, rowStride, rows, n, streaming in
-            narrow(
-                Elements(elements), source!, destination!, rowStride, rows, n, streaming: streaming != 0)
+            HalfFormat(elements).narrow(
+                source!, destination!, rowStride, rows, n, streaming: streaming != 0)
         }
     #endif
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
         kernels.pointee.backward_other_rows = {
             op, elements, g, gStride, y, yStride, out, outStride, rows, n, scratch in
             backwardOtherRows(
-                Operation(op), elements, Operand(address: g!, stride: gStride),
+                Operation(op), Elements(elements), Operand(address: g!, stride: gStride),
                 Operand(address: y!, stride: yStride), out!, outStride, rows, n, Scratch(address: scratch!))
         }
+        #if SWIFTMAX_FLOAT32
+            kernels.pointee.backward_half_columns = {
+                op, elements, g, gStride, y, yStride, out, outStride, columns, n, scratch, streaming in
+                backwardHalfColumns(
+                    Operation(op), HalfFormat(elements), Operand(address: g!, stride: gStride),
+                    Operand(address: y!, stride: yStride), out!, outStride, columns, n,
+                    Scratch(address: scratch!), streaming: streaming != 0)
+            }
+        #endif
     #endif
 }
 

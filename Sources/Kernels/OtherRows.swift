@@ -10,12 +10,13 @@
     /// The backward operation on rows of at least a vector.
     ///
     /// - Returns: how many were done: all up to a batch with a sum that needs care.
+    @inline(never)
     func backwardOtherRows(
-        _ op: Operation, _ elements: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
+        _ op: Operation, _ elements: Elements, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
         _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
     ) -> Int {
         let table = scratch.table
-        let bytes = elements == Int32(SWIFTMAX_ELEMENTS_REVERSED) ? elementBytes : 2
+        let bytes = elements.resultBytes
         let batch = n > block ? 1 : wholeOctets(min(gradientBatch, max(1, gradientBatchBytes / (bytes &* n))))
         @inline(__always)
         func addBlock(of row: Int, from first: Int, _ laneSums: LaneSums) {
@@ -50,19 +51,13 @@
     /// As `blockSums`, of elements first..<end of one row.
     @inline(__always)
     private func otherSum(
-        _ op: Operation, _ elements: Int32, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int,
+        _ op: Operation, _ elements: Elements, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int,
         _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums
     ) {
-        switch (op, Int(elements)) {
+        switch (op, elements) {
         #if SWIFTMAX_FLOAT32
-            case (.softmax, SWIFTMAX_ELEMENTS_FLOAT16):
-                Float16Format.softmaxSum(g, y, first, end, scratch, laneSums)
-            case (.softmax, SWIFTMAX_ELEMENTS_BFLOAT16):
-                BFloat16Format.softmaxSum(g, y, first, end, scratch, laneSums)
-            case (_, SWIFTMAX_ELEMENTS_FLOAT16):
-                Float16Format.logSoftmaxSum(g, first, end, scratch, laneSums)
-            case (_, SWIFTMAX_ELEMENTS_BFLOAT16):
-                BFloat16Format.logSoftmaxSum(g, first, end, scratch, laneSums)
+            case (.softmax, .halves(let format)): format.softmaxSum(g, y, first, end, scratch, laneSums)
+            case (_, .halves(let format)): format.logSoftmaxSum(g, first, end, scratch, laneSums)
         #endif
         case (.softmax, _): softmaxReversedSum(g, y, first, end, scratch, laneSums)
         default: logSoftmaxReversedSum(g, first, end, scratch, laneSums)
@@ -71,20 +66,16 @@
 
     @inline(__always)
     private func writeOther(
-        _ op: Operation, _ elements: Int32, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
+        _ op: Operation, _ elements: Elements, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
         _ n: Int,
         _ result: BackwardResult, ahead: Int
     ) {
-        switch (op, Int(elements)) {
+        switch (op, elements) {
         #if SWIFTMAX_FLOAT32
-            case (.softmax, SWIFTMAX_ELEMENTS_FLOAT16):
-                Float16Format.writeSoftmax(g.address, y.address, out, n, result)
-            case (.softmax, SWIFTMAX_ELEMENTS_BFLOAT16):
-                BFloat16Format.writeSoftmax(g.address, y.address, out, n, result)
-            case (_, SWIFTMAX_ELEMENTS_FLOAT16):
-                Float16Format.writeLogSoftmax(g.address, y.address, out, n, result)
-            case (_, SWIFTMAX_ELEMENTS_BFLOAT16):
-                BFloat16Format.writeLogSoftmax(g.address, y.address, out, n, result)
+            case (.softmax, .halves(let format)):
+                format.writeSoftmax(g.address, y.address, out, n, result)
+            case (_, .halves(let format)):
+                format.writeLogSoftmax(g.address, y.address, out, n, result)
         #endif
         case (.softmax, _): writeSoftmaxReversed(g, y, out, n, result, ahead: ahead)
         default: writeLogSoftmaxReversed(g, y, out, n, result, ahead: ahead)

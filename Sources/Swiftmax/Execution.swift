@@ -166,7 +166,9 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
         let count = min(width, columns &- column)
         let odd = work.oddColumns(count)
         let other = work.inputs &- 1
-        if count > odd {
+        if work.kind == .backward && !work.isWide {
+            work.runHalfColumns(unit / tiles, column, count &- odd, Work.Packs(scratch: scratch))
+        } else if count > odd {
             let isWorthIt = work.n &* count >= 1024
             let isNext = isWorthIt && unit &+ 1 < end && distance(0) == distance(other)
             let x = operand(0, unit, column)
@@ -186,6 +188,28 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
 }
 
 extension Work {
+    /// The gradients of `count` columns of 16 bits from `first` on.
+    @inline(never)
+    fileprivate func runHalfColumns(_ index: Int, _ first: Int, _ count: Int, _ packs: Packs) {
+        let kernel = kernels.pointee.backward_half_columns.unsafelyUnwrapped
+        func operand(_ i: Int, _ column: Int) -> Operand {
+            Operand(
+                address: start(index, i) + (first &+ column) &* elementBytes, stride: elementStride(i))
+        }
+        var column = 0
+        while column < count {
+            let (g, y, out) = (operand(0, column), operand(1, column), operand(2, column))
+            column &+= kernel(
+                op, elements(stride: elementBytes), g.address, g.stride, y.address, y.stride, out.address,
+                out.stride, count &- column, n, packs.kernel, streaming)
+            // Those of a tile with a sum that needs care, one by one.
+            for column in column..<min(count, column &+ 128) {
+                callPackedColumn(operand(0, column), operand(1, column), operand(2, column), packs)
+            }
+            column = min(count, column &+ 128)
+        }
+    }
+
     /// How many of so many columns are better packed as rows, one by one: the last, where they would fill less than a
     /// quarter of a vector.
     func oddColumns(_ columns: Int) -> Int {

@@ -5,7 +5,9 @@ import CKernels
 import CSupport
 import CSwiftmax
 
-/// Packs of slices that lie side by side, as columns.
+/// Packs of slices that lie side by side, as columns. For size, as other paths here: the kernels take the time, and the whole
+/// extension is to stay below a megabyte.
+@_optimize(size)
 func runPackedColumns(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {

@@ -116,6 +116,7 @@ extension Work {
 }
 
 /// Packs of slices as rows. Operands whose slices are rows already stay where they lie.
+@_optimize(size)
 func runPackedRows(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {
@@ -160,6 +161,7 @@ func runPackedRows(
 }
 
 /// Packs of short slices, turned into columns, so that a vector takes many of them at once.
+@_optimize(size)
 func runShortRows(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {

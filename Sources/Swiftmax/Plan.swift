@@ -283,8 +283,12 @@ private func alternateDimension(_ work: Work) -> Int {
 /// Whether the kernels read the slices along a dimension as columns where they lie, and write them so.
 private func areColumns(_ work: Work, _ dimension: Int) -> Bool {
     if work.hasMask || work.slice.count > 1 { return false }
+    if work.kind == .backward {
+        let fits = work.n &* work.wideBytes <= Work.packBytes
+        return work.isWide || fits && work.kernels.pointee.backward_half_columns != nil
+    }
     let isOwn = work.isWide && work.batch.stride(dimension, 0) == work.elementBytes
-    return isOwn || work.kind == .forward && work.n <= Int(SWIFTMAX_BLOCK)
+    return isOwn || work.n <= Int(SWIFTMAX_BLOCK)
 }
 
 /// The dimension of the batch along which slices lie nearest to each other, if nearer than their own elements do, or -1.

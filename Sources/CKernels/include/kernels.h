@@ -121,6 +121,12 @@ typedef struct swiftmax_kernels {
                                     intptr_t grad_output_stride, const void *output, intptr_t output_stride,
                                     void *grad_input, intptr_t grad_input_stride, intptr_t rows, intptr_t n,
                                     void *scratch);
+    /// As backward_columns, of 16-bit elements. Returns how many columns are done, as backward_other_rows
+    /// does.
+    intptr_t (*backward_half_columns)(int32_t op, int32_t elements, const void *grad_output,
+                                      intptr_t grad_output_stride, const void *output, intptr_t output_stride,
+                                      void *grad_input, intptr_t grad_input_stride, intptr_t columns,
+                                      intptr_t n, void *scratch, int32_t streaming);
     /// The sum of one block of a row that is shared out; `known_scale` null for 1.
     void (*row_sum)(int32_t op, const void *grad_output, const void *output, intptr_t n,
                     const double *known_scale, swiftmax_stats *stats, void *scratch);

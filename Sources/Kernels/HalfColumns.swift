@@ -1,0 +1,145 @@
+// Gradients of columns of 16-bit elements, read and written as they are.
+//
+// The arithmetic of a column is that of BackwardColumns.swift to the bit, with its elements as floats; results are rounded once.
+
+#if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+
+    import CKernels
+    import CVector
+
+    /// Some columns side by side: whole vectors, or a part of one.
+    private struct HalfTile {
+        let format: HalfFormat
+        let g: Operand
+        let y: Operand
+        /// Columns.
+        let present: Int
+        let n: Int
+        /// From an element to the one that is asked for with it.
+        let ahead: Int
+
+        @inline(__always) var vectors: Int { max(1, present / lanes) }
+        @inline(__always) var count: Int { min(lanes, present) }
+
+        @inline(__always)
+        func load(_ row: Operand, _ vector: Int) -> Vector {
+            format.load(row.address, vector &* lanes, count)
+        }
+    }
+
+    /// The backward operation on `columns` slices, a tile at a time.
+    ///
+    /// - Returns: how many were done: all up to a tile with a sum that needs care.
+    func backwardHalfColumns(
+        _ op: Operation, _ format: HalfFormat, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
+        _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
+    ) -> Int {
+        let table = scratch.table
+        let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+        let streams = streaming && (Int(bitPattern: out) | outStride) & 63 == 0
+        var first = 0
+        while first < columns {
+            let left = columns &- first
+            let present = left < lanes ? left : min(8 &* lanes, left / lanes &* lanes)
+            let tile = HalfTile(
+                format: format, g: g.moved(by: 2 &* first), y: y.moved(by: 2 &* first), present: present,
+                n: n, ahead: keepsAsked(n, g.stride) ? 2 &* present : 8 &* g.stride)
+            var start = 0
+            while start < n {
+                let end = min(n, start &+ block)
+                if op == .softmax {
+                    softmaxBackwardSum(tile, start, end, sums)
+                } else {
+                    logSoftmaxBackwardSum(tile, start, end, sums)
+                }
+                for v in 0..<tile.vectors {
+                    let slice = v &* lanes
+                    let sum = sumOfLanes(sums + v, min(end &- start, virtualLanes), step: tile.vectors)
+                    table.setSum(from: slice, start == 0 ? sum : table.sum(from: slice) + sum)
+                }
+                start = end
+            }
+            if !table.setBackwardResults(present) { return first }
+            let out = out + 2 &* first
+            if op == .softmax {
+                writeSoftmaxBackward(tile, out, outStride, table, streaming: streams)
+            } else {
+                writeLogSoftmaxBackward(tile, out, outStride, table, streaming: streams)
+            }
+            first &+= present
+        }
+        return columns
+    }
+
+    /// As `sumBlock`, of the elements first..<end of a tile.
+    @inline(__always)
+    private func sum(
+        _ op: Operation, _ tile: HalfTile, _ first: Int, _ end: Int, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        for i in first..<end {
+            let own = sums + i & (virtualLanes &- 1) &* tile.vectors
+            let (g, y) = (tile.g.from(i), tile.y.from(i))
+            for v in 0..<tile.vectors {
+                vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
+                vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
+                var sum = i &- first < virtualLanes ? LaneSum() : own[v]
+                let term = tile.load(g, v)
+                sum.add(op, term, op == .softmax ? tile.load(y, v) : term)
+                own[v] = sum
+            }
+        }
+    }
+
+    @inline(never)
+    private func softmaxBackwardSum(
+        _ tile: HalfTile, _ first: Int, _ end: Int, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        sum(.softmax, tile, first, end, sums)
+    }
+
+    @inline(never)
+    private func logSoftmaxBackwardSum(
+        _ tile: HalfTile, _ first: Int, _ end: Int, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        sum(.logSoftmax, tile, first, end, sums)
+    }
+
+    @inline(__always)
+    private func write(
+        _ op: Operation, _ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+        _ table: SliceTable, streaming: Bool
+    ) {
+        for i in 0..<tile.n {
+            let (g, y, row) = (tile.g.from(i), tile.y.from(i), out + i &* outStride)
+            for v in 0..<tile.vectors {
+                let result = table.backwardResult(from: v &* lanes)
+                let value = result(op, tile.load(g, v), tile.load(y, v))
+                let (target, halves) = (row + 2 &* v &* lanes, tile.format.narrow(value))
+                if tile.count < lanes {
+                    halves_store_partial(target, halves, tile.count)
+                } else if streaming {
+                    halves_stream(target, halves)
+                } else {
+                    halves_store(target, halves)
+                }
+            }
+        }
+    }
+
+    @inline(never)
+    private func writeSoftmaxBackward(
+        _ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+        streaming: Bool
+    ) {
+        write(.softmax, tile, out, outStride, table, streaming: streaming)
+    }
+
+    @inline(never)
+    private func writeLogSoftmaxBackward(
+        _ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+        streaming: Bool
+    ) {
+        write(.logSoftmax, tile, out, outStride, table, streaming: streaming)
+    }
+
+#endif
