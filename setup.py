@@ -205,7 +205,14 @@ setup(
             include_dirs=["Sources/CSwiftmax/include"],
             define_macros=[("Py_LIMITED_API", "0x030A0000")] if ABI3 else [],
             py_limited_api=ABI3,
-            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
+            extra_compile_args=[
+                "-std=c11",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-fvisibility=hidden",
+                "-fno-asynchronous-unwind-tables",
+            ],
             extra_link_args=[
                 "-Wl,--version-script=python/swiftmax/_core.map",
                 "-Wl,--gc-sections",

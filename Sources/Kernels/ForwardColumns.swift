@@ -15,7 +15,9 @@ func forwardColumns(
     let keeps = op == .softmax && n <= keptLength(xStride, streaming: streaming)
     let kept = scratch.exponentials
     let (panel, bytes) = keeps ? (kept.powers, panelBytes) : (kept.tails, 2 &* panelBytes)
-    let width = min(SliceTable.capacity, bytes / columnBytes &* lanes)
+    // In fours, as they are copied and written.
+    let vectors = bytes / columnBytes
+    let width = min(SliceTable.capacity, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
 
     var first = 0
     while first < columns {
@@ -46,18 +48,9 @@ func forwardColumns(
             : ColumnSource(address: address, stride: xStride, step: vectorBytes)
         if op == .logsumexp {
             writeLogsumexp(tile, source, out, table, scratch)
-            first &+= count
-            continue
-        }
-        var column = 0
-        while column < count {
-            let vectors = min(4, (count &- column) / lanes)
-            let present = vectors == 0 ? count &- column : vectors &* lanes
-            let target = TileResult(
-                address: out + column &* elements.resultBytes, stride: outStride, present: present, n: n,
-                streaming: streaming)
-            let vector = column / lanes
-            target.forEachPart(elements, room: scratch.row) { target, i in
+        } else {
+            writeResults(out, outStride, tile, streaming: streaming, room: scratch.row) { target, i, column in
+                let vector = column / lanes
                 switch op {
                 case .softmax where keeps:
                     let offset = vector &* columnBytes &+ i &* vectorBytes
@@ -66,7 +59,6 @@ func forwardColumns(
                 default: writeLogSoftmax(source.from(i, vector), target, table, column)
                 }
             }
-            column &+= present
         }
         first &+= count
     }
@@ -111,40 +103,14 @@ struct TileResult {
     /// Columns: four vectors, up to three, or less than one.
     let present: Int
     let n: Int
+    /// Past the caches: whole vectors lie within a cache line each.
     let streaming: Bool
-
-    /// Calls `write` with where the results from position i on go: all at once, or those of 16 bits some at a time, which
-    /// are written in `room` as elements and brought from there.
-    @inline(__always)
-    func forEachPart(
-        _ elements: Elements, room: UnsafeMutableRawPointer, _ write: (_ part: TileResult, _ i: Int) -> Void
-    ) {
-        let isNarrowed = elements.resultBytes < elementBytes
-        let (target, rowBytes) = isNarrowed ? (room, present &* elementBytes) : (address, stride)
-        let rows = isNarrowed ? 32 : n
-        var i = 0
-        while i < n {
-            let part = TileResult(
-                address: target, stride: rowBytes, present: present, n: min(rows, n &- i),
-                streaming: streaming && !isNarrowed)
-            write(part, i)
-            #if SWIFTMAX_FLOAT32
-                if case .halves(let format) = elements {
-                    let streams = streaming && (Int(bitPattern: address) | stride) & 63 == 0
-                    format.narrow(
-                        room, address + i &* stride, stride, part.n, present, streaming: streams)
-                }
-            #endif
-            i &+= rows
-        }
-    }
 
     /// Stores what `body(i, v, count)` returns as the `count` results of vector v at position i, for all positions
     /// and vectors. Several vectors of a row are written one after another, as memory likes it.
     @inline(__always)
     func write(_ body: (_ i: Int, _ v: Int, _ count: Int) -> Vector) {
-        let streams = streaming && (Int(bitPattern: address) | stride) & (vectorBytes &- 1) == 0
-        if present == 4 &* lanes && streams {
+        if present == 4 &* lanes && streaming {
             for i in 0..<n {
                 let row = address + i &* stride
                 vector_stream(row, body(i, 0, lanes))
@@ -164,13 +130,64 @@ struct TileResult {
             for v in 0..<present / lanes {
                 for i in 0..<n {
                     let (target, result) = (address + (i &* stride &+ v &* vectorBytes), body(i, v, lanes))
-                    if streams { vector_stream(target, result) } else { vector_store(target, result) }
+                    if streaming { vector_stream(target, result) } else { vector_store(target, result) }
                 }
             }
         } else {
             for i in 0..<n { vector_store_partial(address + i &* stride, body(i, 0, present), present) }
         }
     }
+}
+
+/// Calls `write` for the results of a tile's columns, up to four vectors of them at a time, from position `i` on.
+///
+/// Those of 16 bits are first written in `room`, as elements, and so are rows that are to go past the caches but do not begin
+/// with a cache line: some at a time, as whole rows of the tile have fewer parts of lines at their ends.
+@inline(__always)
+private func writeResults(
+    _ out: UnsafeMutableRawPointer, _ outStride: Int, _ tile: Tile, streaming: Bool,
+    room: UnsafeMutableRawPointer, _ write: (_ target: TileResult, _ i: Int, _ column: Int) -> Void
+) {
+    let rowBytes = tile.count &* elementBytes
+    let isAligned = (Int(bitPattern: out) | outStride) & 63 == 0
+    let isNarrowed = tile.elements.resultBytes < elementBytes
+    let isAside = isNarrowed || streaming && !isAligned && rowBytes >= 256
+    let rows = isAside ? max(1, 16384 / rowBytes) : tile.n
+    let (address, stride) = isAside ? (room, rowBytes) : (out, outStride)
+    var i = 0
+    while i < tile.n {
+        let part = min(rows, tile.n &- i)
+        var column = 0
+        while column < tile.count {
+            let vectors = min(4, (tile.count &- column) / lanes)
+            let present = vectors == 0 ? tile.count &- column : vectors &* lanes
+            let target = TileResult(
+                address: address.element(column), stride: stride, present: present, n: part,
+                streaming: streaming && isAligned && !isAside)
+            write(target, i, column)
+            column &+= present
+        }
+        if isAside {
+            bring(
+                room, tile.elements, out + i &* outStride, outStride, part, tile.count, streaming: streaming)
+        }
+        i &+= rows
+    }
+}
+
+/// Brings `rows` rows of `count` results to where they go.
+@inline(never)
+private func bring(
+    _ room: UnsafeRawPointer, _ elements: Elements, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ rows: Int, _ count: Int, streaming: Bool
+) {
+    #if SWIFTMAX_FLOAT32
+        if case .halves(let format) = elements {
+            format.narrow(room, out, outStride, rows, count, streaming: streaming)
+            return
+        }
+    #endif
+    for r in 0..<rows { stream(room.element(r &* count), out + r &* outStride, count) }
 }
 
 /// The constants of up to four vectors of slices.
@@ -234,14 +251,13 @@ func writeLogsumexp(
     _ tile: Tile, _ source: ColumnSource, _ out: UnsafeMutableRawPointer, _ table: SliceTable,
     _ scratch: Scratch
 ) {
-    let target = TileResult(address: out, stride: 0, present: tile.count, n: 1, streaming: false)
-    target.forEachPart(tile.elements, room: scratch.row) { target, _ in
-        var slice = 0
-        while slice < tile.count {
-            store(
-                target.address.element(slice), table.logsumexp(from: slice), min(lanes, tile.count &- slice))
-            slice &+= lanes
-        }
-        if tile.n > 1 { refineLogsumexps(tile, source, target.address, table, scratch) }
+    let isNarrowed = tile.elements.resultBytes < elementBytes
+    let results = isNarrowed ? scratch.row : out
+    var slice = 0
+    while slice < tile.count {
+        store(results.element(slice), table.logsumexp(from: slice), min(lanes, tile.count &- slice))
+        slice &+= lanes
     }
+    if tile.n > 1 { refineLogsumexps(tile, source, results, table, scratch) }
+    if isNarrowed { bring(results, tile.elements, out, 0, 1, tile.count, streaming: false) }
 }
