@@ -3,8 +3,6 @@
 import CKernels
 import CVector
 
-// MARK: In
-
 /// `count` of every other element; the rest of the vector is 0.
 @inline(__always)
 private func loadAlternate(_ address: UnsafeRawPointer, _ count: Int) -> Vector {
