@@ -210,7 +210,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
-    if sliceBytes > Work.packBytes || isLong && work.slices < threads {
+    if sliceBytes > Work.packBytes || isLong && work.slices < threads || areBlocks(work) {
         return runBlocks(&work, scratch)
     }
     work.unitSlices = max(1, work.cachedBytes / sliceBytes)
@@ -224,6 +224,14 @@ private func unitColumns(_ work: Work, _ elements: Int, most: Int) -> Int {
     if threads <= 1 { return most }
     let share = work.across.size(0) &* work.batch.elements / (2 &* threads)
     return min(most, (max(1, share) &+ 63) & ~63)
+}
+
+/// Whether rows of 16 bits are so long that they leave the second cache while they are computed, and are taken by blocks
+/// instead: twice into scratch, but only as far as the first cache.
+private func areBlocks(_ work: Work) -> Bool {
+    let longest = 768 &* 1024
+    return work.kind == .forward && !work.isWide && !work.hasMask && work.n &* work.wideBytes >= longest
+        && work.elementStride(0) == work.elementBytes
 }
 
 /// Whether the kernels read the rows of a gradient in 16 bits or with both inputs in reverse order, and write them as they

@@ -111,7 +111,7 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "rows back": ((3000, 37), 1, lambda x: x[:, ::-1]),
     "rows back, whole vectors": ((300, 64), 1, lambda x: x[:, ::-1]),
     "rows back, of several blocks": ((9, 9001), 1, lambda x: x[:, ::-1]),
-    "rows apart, of many blocks": ((3, 200_001), 1, lambda x: x[:, ::2]),
+    "rows apart, of many blocks": ((3, 400_003), 1, lambda x: x[:, ::2]),
     "rows apart, longer than a pack": ((2, 2_300_002), 1, lambda x: x[:, ::2]),
     "rows cut": ((3000, 64), 1, lambda x: x[:, :16]),
     "rows repeated": ((1, 500), 1, lambda x: np.broadcast_to(x, (30, 500))),
