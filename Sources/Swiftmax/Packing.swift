@@ -53,19 +53,23 @@ extension Work {
         }
     }
 
+    /// Whether runs of so many results, so far apart, go past the caches.
+    private func streams(_ count: Int, _ stride: Int) -> Bool {
+        streaming != 0 && stride == elementBytes && count >= Work.streamedRun
+    }
+
     /// The way back.
     @inline(never)
     func scatter(
         _ source: UnsafeMutableRawPointer, _ count: Int, _ target: UnsafeMutableRawPointer, _ stride: Int,
         _ packs: Packs
     ) {
-        let streams = streaming != 0 && stride == elementBytes && count >= Work.streamedRun
-        if isWide && streams {
+        if isWide && streams(count, stride) {
             kernels.pointee.stream(source, target, count)
         } else if isWide {
             copy(source, elementBytes, target, stride, count, elementBytes)
         } else if stride == elementBytes {
-            narrow(source, target, 0, 1, count, streams ? 1 : 0)
+            narrow(source, target, 0, 1, count, streams(count, stride) ? 1 : 0)
         } else {
             var first = 0
             while first < count {
@@ -85,8 +89,7 @@ extension Work {
         if rowStride == count &* stride {
             scatter(source, rows &* count, target, stride, packs)
         } else if !isWide && stride == elementBytes {
-            let streams = streaming != 0 && count >= Work.streamedRun
-            narrow(source, target, rowStride, rows, count, streams ? 1 : 0)
+            narrow(source, target, rowStride, rows, count, streams(count, stride) ? 1 : 0)
         } else {
             for r in 0..<rows {
                 scatter(source + r &* count &* wideBytes, count, target + r &* rowStride, stride, packs)

@@ -182,7 +182,8 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     }
     let neighbors = columnDimension(work, from: fewColumns)
     let fits = sliceBytes &* 16 <= Work.packBytes
-    let columns = neighbors < 0 ? alternateDimension(work) : neighbors
+    let readsAlternate = work.kind == .forward && work.isWide && neighbors < 0
+    let columns = readsAlternate ? columnDimension(work, from: fewColumns, apart: 2) : neighbors
     if columns >= 0 && areColumns(work, columns) {
         work.takeColumns(columns)
         work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0
@@ -266,25 +267,17 @@ private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
     return neighbors >= 4 && work.n >= 64 && work.n &* runBytes <= Work.packBytes ? .turnedColumns : nil
 }
 
-/// The dimension of the batch along which at least so many slices lie side by side in all arrays but the mask, or -1.
-private func columnDimension(_ work: Work, from fewest: Int) -> Int {
+/// The dimension of the batch along which at least so many slices lie side by side in all arrays but the mask, those of the
+/// input `apart` elements from each other, or -1.
+private func columnDimension(_ work: Work, from fewest: Int, apart: Int = 1) -> Int {
     for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewest {
         var isColumn = true
-        for operand in 0...work.inputs
-        where work.batch.stride(dimension, operand) != work.elementBytes { isColumn = false }
+        for operand in 0...work.inputs {
+            let step = operand == 0 ? apart &* work.elementBytes : work.elementBytes
+            if work.batch.stride(dimension, operand) != step { isColumn = false }
+        }
         if isColumn { return dimension }
     }
-    return -1
-}
-
-/// The same where the slices of the input are as far apart as every other element, or -1.
-private func alternateDimension(_ work: Work) -> Int {
-    if work.kind == .backward || !work.isWide { return -1 }
-    for dimension in 0..<work.batch.count
-    where work.batch.size(dimension) >= fewColumns
-        && work.batch.stride(dimension, 0) == 2 &* work.elementBytes
-        && work.batch.stride(dimension, work.output) == work.elementBytes
-    { return dimension }
     return -1
 }
 
