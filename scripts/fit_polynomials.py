@@ -3,7 +3,7 @@
     python scripts/fit_polynomials.py
 
 exp(r) = 1 + r + r^2 q(r) on |r| <= ln2/2, and log(m) = 2z + z^3 p(z^2), z = (m-1)/(m+1), on
-sqrt(1/2) <= m <= sqrt(2). The Remez exchange runs in 60 digits, then the coefficients are rounded
+sqrt(1/2) <= m <= sqrt(2); in float32 log(1 + f) = f - f^2/2 + f^3 p(f) there, f = m - 1. The Remez exchange runs in 60 digits, then the coefficients are rounded
 to their type. Prints hex floats for Sources/Kernels and the largest relative error of each fit.
 """
 
@@ -101,11 +101,17 @@ def log_tail(u: Any) -> Any:
     return (log((1 + z) / (1 - z)) - 2 * z) / z**3
 
 
+def log_cubic(f: Any) -> Any:
+    """Return p of log in float32."""
+    return (log(1 + f) - f + f**2 / 2) / f**3
+
+
 if __name__ == "__main__":
     # A little beyond ln2/2, since r = x - n ln2 is rounded where n flips.
     half = log(2) / 2 * mpf("1.0005")
     for degree, bits in ((4, 24), (9, 53), (5, 53)):
         fit("exp", exp_tail, lambda r: r**2 / exp(r), degree, -half, half, bits)
     limit = ((sqrt(2) - 1) / (sqrt(2) + 1)) ** 2
-    for degree in (8, 3):
-        fit("log", log_tail, lambda u: u / 2, degree, mpf("1e-9"), limit * mpf("1.001"), 53)
+    fit("log", log_tail, lambda u: u / 2, 8, mpf("1e-9"), limit * mpf("1.001"), 53)
+    low, high = (sqrt(mpf("0.5")) - 1) * mpf("1.001"), (sqrt(2) - 1) * mpf("1.001")
+    fit("log", log_cubic, lambda f: f**3 / log(1 + f), 8, low, high, 24)

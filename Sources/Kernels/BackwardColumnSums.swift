@@ -125,11 +125,13 @@ func sumBlock(
 }
 
 @inline(never)
+@_optimize(speed)
 func softmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
     sumBlock(.softmax, tile, sums)
 }
 
 @inline(never)
+@_optimize(speed)
 func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
     sumBlock(.logSoftmax, tile, sums)
 }

@@ -156,6 +156,7 @@ struct ColumnBatch {
 /// - Parameter tails: where those of the exponentials are kept, whose powers then take the place of the elements; nil
 ///   leaves the elements as they are.
 @inline(never)
+@_optimize(speed)
 func softmaxSums(
     _ columns: ColumnBatch, _ table: SliceTable, tails: UnsafeMutableRawPointer?, _ scratch: Scratch
 ) {
@@ -178,6 +179,7 @@ func softmaxSums(
 
 /// As the `logSums` of rows, for the vectors of columns from `first` to `end`; the elements are left as they are.
 @inline(never)
+@_optimize(speed)
 func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTable, _ scratch: Scratch) {
     var column = first
     while column < end {

@@ -60,6 +60,7 @@ private func gatherRow(
 }
 
 /// destination[j][i] = source[i][j].
+@_optimize(speed)
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int

@@ -142,10 +142,13 @@ struct ExponentialQuad {
 ///
 /// d - n ln2 is the sum of two numbers: `leading` has no rounding error and `rest` next to none. Their sum r is
 /// rounded for the polynomial alone, where no more than 0.29 or 0.41 of that is seen, for r below and above 0.
+///
+/// - Parameter error: what d was rounded by, if it was.
 @inline(__always)
-func expTail<B: Bundle>(_ d: B, _ n: B) -> B {
+func expTail<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> B {
     let leading = d.map(n, withoutLeadingLn2)
-    let rest = n.map(trailingLn2)
+    let ownRest = n.map(trailingLn2)
+    let rest = error.map { ownRest.map($0) { $0 + $1 } } ?? ownRest
     let r = leading.map(rest) { $0 + $1 }
     #if SWIFTMAX_FLOAT64
         let q: B = doublePolynomial { q, c in

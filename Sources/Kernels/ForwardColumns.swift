@@ -4,6 +4,7 @@ import CKernels
 import CVector
 
 /// The forward operation on `columns` slices, a tile at a time.
+@inline(never)
 func forwardColumns(
     _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: Scratch,
@@ -30,17 +31,7 @@ func forwardColumns(
         let tile = Tile(
             address: address, elements: elements, stride: xStride, count: count, n: n,
             next: first &+ count == columns ? next : following)
-        let areOrdinary = tileStats(
-            op.sumKind, tile, panel, tails: keeps ? kept.tails : nil, known: nil, scratch, table)
-        if n > block {
-            sumAgainstKnownMax(op.sumKind, tile, scratch)
-            table.setShifts(tile.count)
-        } else if !areOrdinary && !keeps {
-            // The elements as they were.
-            copyToPanel(address, elements, xStride, count, n, panel, table)
-        }
-        table.setResults(op, tile.count)
-
+        setConstants(op, tile, panel, tails: keeps ? kept.tails : nil, scratch)
         let out = out + first &* elements.resultBytes
         let source =
             n <= block
@@ -62,6 +53,34 @@ func forwardColumns(
         }
         first &+= count
     }
+}
+
+/// Leaves the constants of a tile's slices in the first table, and the last block of its elements in `panel`.
+///
+/// - Parameter tails: where those of the exponentials are kept, whose powers then take the place of the elements.
+@inline(__always)
+private func setConstants(
+    _ op: Operation, _ tile: Tile, _ panel: UnsafeMutableRawPointer, tails: UnsafeMutableRawPointer?,
+    _ scratch: Scratch
+) {
+    let table = scratch.table
+    #if SWIFTMAX_FLOAT32
+        if areTiny(op, tile.n) {
+            copyToPanel(tile.address, tile.elements, tile.stride, tile.count, tile.n, panel, table)
+            setTinyResults(op, ColumnBatch(tile, from: 0, elements: panel), table)
+            return
+        }
+    #endif
+    let areOrdinary = tileStats(
+        op.sumKind, tile, panel, tails: tails, known: nil, scratch, table)
+    if tile.n > block {
+        sumAgainstKnownMax(op.sumKind, tile, scratch)
+        table.setShifts(tile.count)
+    } else if !areOrdinary && tails == nil {
+        // The elements as they were.
+        copyToPanel(tile.address, tile.elements, tile.stride, tile.count, tile.n, panel, table)
+    }
+    table.setResults(op, tile.count)
 }
 
 /// Slices up to this long keep their exponentials, which makes tiles narrower. In Double a few columns at a time are worth

@@ -11,6 +11,9 @@ func forwardRows(
     next: Asked
 ) {
     let scratch = Scratch(address: scratch)
+    #if SWIFTMAX_FLOAT32
+        if areTiny(op, n) { return forwardTinyRows(op, x, xStride, out, outStride, rows, n, scratch) }
+    #endif
     let table = scratch.table
     let rowBytes = n &* elementBytes
     let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1

@@ -103,6 +103,8 @@
 
     extension HalfFormat {
         /// `rows` rows of `n` elements, `rowStride` bytes apart, as ones of Float without gaps.
+        @inline(never)
+        @_optimize(speed)
         func widen(
             _ source: UnsafeRawPointer, _ rowStride: Int, _ destination: UnsafeMutableRawPointer, _ rows: Int,
             _ n: Int, ahead: Int

@@ -113,7 +113,13 @@ func contiguous(
 
 /// Vectors that go through the same operations.
 protocol Bundle {
+    static var count: Int { get }
+
     init(repeating value: Vector)
+
+    init(_ vector: (_ index: Int) -> Vector)
+
+    func forEach(_ other: Self, _ third: Self, _ body: (_ index: Int, Vector, Vector, Vector) -> Void)
 
     func map(_ other: Self, _ third: Self, _ body: (Vector, Vector, Vector) -> Vector) -> Self
 
@@ -142,8 +148,18 @@ extension Bundle {
 struct Single: Bundle {
     let value: Vector
 
+    static var count: Int { @inline(__always) get { 1 } }
+
     @inline(__always)
     init(repeating value: Vector) { self.value = value }
+
+    @inline(__always)
+    init(_ vector: (Int) -> Vector) { value = vector(0) }
+
+    @inline(__always)
+    func forEach(_ other: Single, _ third: Single, _ body: (Int, Vector, Vector, Vector) -> Void) {
+        body(0, value, other.value, third.value)
+    }
 
     @inline(__always)
     func map(_ other: Single, _ third: Single, _ body: (Vector, Vector, Vector) -> Vector) -> Single {
@@ -151,6 +167,43 @@ struct Single: Bundle {
     }
 
     @inline(__always) var together: Single { self }
+}
+
+/// Two vectors side by side.
+struct Duo: Bundle {
+    let a: Vector
+    let b: Vector
+
+    @inline(__always)
+    init(_ a: Vector, _ b: Vector) {
+        self.a = a
+        self.b = b
+    }
+
+    static var count: Int { @inline(__always) get { 2 } }
+
+    @inline(__always)
+    init(repeating value: Vector) { self.init(value, value) }
+
+    @inline(__always)
+    init(_ vector: (Int) -> Vector) { self.init(vector(0), vector(1)) }
+
+    @inline(__always)
+    func forEach(_ other: Duo, _ third: Duo, _ body: (Int, Vector, Vector, Vector) -> Void) {
+        body(0, a, other.a, third.a)
+        body(1, b, other.b, third.b)
+    }
+
+    @inline(__always)
+    func map(_ other: Duo, _ third: Duo, _ body: (Vector, Vector, Vector) -> Vector) -> Duo {
+        Duo(body(a, other.a, third.a), body(b, other.b, third.b))
+    }
+
+    @inline(__always)
+    var together: Duo {
+        let first = vector_after(a, b, b, b)
+        return Duo(first, vector_after(b, first, first, first))
+    }
 }
 
 /// Four vectors side by side, in this order in the machine code too: a chain of dependent operations that another follows
@@ -169,8 +222,21 @@ struct Quad: Bundle {
         self.d = d
     }
 
+    static var count: Int { @inline(__always) get { 4 } }
+
     @inline(__always)
     init(repeating value: Vector) { self.init(value, value, value, value) }
+
+    @inline(__always)
+    init(_ vector: (Int) -> Vector) { self.init(vector(0), vector(1), vector(2), vector(3)) }
+
+    @inline(__always)
+    func forEach(_ other: Quad, _ third: Quad, _ body: (Int, Vector, Vector, Vector) -> Void) {
+        body(0, a, other.a, third.a)
+        body(1, b, other.b, third.b)
+        body(2, c, other.c, third.c)
+        body(3, d, other.d, third.d)
+    }
 
     @inline(__always)
     func map(_ other: Quad, _ third: Quad, _ body: (Vector, Vector, Vector) -> Vector) -> Quad {

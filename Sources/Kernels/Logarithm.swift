@@ -82,12 +82,13 @@ func logPolynomial(_ u: Wide) -> Wide {
 /// short enough for the CPU to have that of several vectors under way.
 struct LogArgument {
     let j: Wide
-    let z: Pair
+    /// z
+    let reduced: Pair
 
     @inline(__always)
-    init(j: Wide, z: Pair) {
+    init(j: Wide, reduced: Pair) {
         self.j = j
-        self.z = z
+        self.reduced = reduced
     }
 
     @inline(__always)
@@ -100,11 +101,12 @@ struct LogArgument {
         let scale = powerOfTwo(minus: j)
         let f = Pair(sum: m.high * scale - one, m.low * scale)
         let denominator = Pair(sumOrdered: splatWide(2), f.high)
-        z = quotient(f, Pair(high: denominator.high, low: denominator.low + f.low))
+        reduced = quotient(f, Pair(high: denominator.high, low: denominator.low + f.low))
     }
 
     @inline(__always)
     var log: Pair {
+        let z = reduced
         let u = z.high * z.high
         let p = logPolynomial(u)
         // j ln2 in two parts, the first short enough to be exact.
@@ -126,16 +128,8 @@ private func powerOfTwo(minus j: Wide) -> Wide {
 func log1p(_ v: Pair) -> Pair { LogArgument(v).log }
 
 #if SWIFTMAX_FLOAT32
-    /// p(u) to 2^-37 of log(m): all that a Float result can use.
-    @inline(__always)
-    func shortLogPolynomial(_ u: Wide) -> Wide {
-        var p = wide_fma(splatWide(0x1.e2fb5c0020601p-3), u, splatWide(0x1.2438b80be10b3p-2))
-        p = wide_fma(p, u, splatWide(0x1.999a7b015028dp-2))
-        return wide_fma(p, u, splatWide(0x1.555554fd5f3f1p-1))
-    }
-
-    /// The same in plain double, to about 2^-50 or what `polynomial` is worth.
     extension LogArgument {
+        /// The same in plain double, to about 2^-50.
         @inline(__always)
         init(_ v: Wide) {
             let one = splatWide(1)
@@ -143,14 +137,16 @@ func log1p(_ v: Pair) -> Pair { LogArgument(v).log }
             let j = wide_exponent(m)
             // Next to v = 0, where j is 0, f is v itself.
             let f = wide_if_equal(j, splatWide(0), v, m * powerOfTwo(minus: j) - one)
-            self.init(j: j, z: Pair(high: f / (f + splatWide(2)), low: splatWide(0)))
+            self.init(j: j, reduced: Pair(high: f / (f + splatWide(2)), low: splatWide(0)))
         }
 
+        /// In plain double too.
         @inline(__always)
-        func log(_ polynomial: (Wide) -> Wide) -> Wide {
-            let u = z.high * z.high
+        var plainLog: Wide {
+            let z = reduced.high
+            let u = z * z
             return wide_fma(
-                j, splatWide(0x1.62e42fefa39efp-1), wide_fma(z.high * u, polynomial(u), z.high + z.high))
+                j, splatWide(0x1.62e42fefa39efp-1), wide_fma(z * u, logPolynomial(u), z + z))
         }
     }
 #endif

@@ -29,7 +29,7 @@ private func preciseLog(_ sum: Pair) -> Wide {
         let excess = Pair(sum: sum.high, splatWide(-1))
         return log1p(Pair(sumOrdered: excess.high, excess.low + sum.low)).high
     #else
-        return LogArgument(sum.high - splatWide(1)).log(logPolynomial)
+        return LogArgument(sum.high - splatWide(1)).plainLog
     #endif
 }
 

@@ -79,14 +79,18 @@ extension Stats {
     }
 }
 
-extension LogArgument {
+extension ElementLogArgument {
     /// That of `Stats.others`.
     @inline(__always)
     init(others: Pair) {
         #if SWIFTMAX_FLOAT64
             self.init(others)
         #else
-            self.init(others.high)
+            let high = wide_narrow(others.high)
+            let low = wide_narrow(others.high - vector_widen(high))
+            self.init(
+                BundlePair(high: Single(repeating: high), low: Single(repeating: low)),
+                and: Single(repeating: splat(1)))
         #endif
     }
 }
@@ -95,31 +99,38 @@ extension LogArgument {
 /// that of 1 + the sum of the others, where nothing cancels: it is right to its last bits next to 0 too, and so is
 /// the difference, as both terms are negative or 0.
 struct LogResult {
-    var max: Wide
-    var log: Pair
+    let max: Vector
+    let log: Vector
+    let logLow: Vector
 
-    /// One slice per lane; see `Stats.others`, for which `argument` is.
+    /// One slice per lane.
     @inline(__always)
-    init(max: Wide, others: Pair, argument: LogArgument) {
+    init(max: Vector, log: Vector, low: Vector) {
         self.max = max
+        self.log = log
+        logLow = low
+    }
+
+    /// See `Stats.others`, for which `argument` is.
+    @inline(__always)
+    init(max: Vector, others: Pair, argument: ElementLogArgument) {
+        let (log, low) = argument.log.parts
         #if SWIFTMAX_FLOAT64
-            let log = argument.log
             // Where it is the sum itself, subnormal ones are not taken through its divisions.
             let isSum = wide_min(others.high, splatWide(0x1p-120))
-            self.log = Pair(
-                high: wide_if_equal(isSum, others.high, others.high, log.high),
-                low: wide_if_equal(isSum, others.high, others.low, log.low))
+            self.init(
+                max: max, log: wide_if_equal(isSum, others.high, others.high, log),
+                low: wide_if_equal(isSum, others.high, others.low, low))
         #else
-            log = Pair(high: argument.log(shortLogPolynomial), low: splatWide(0))
+            self.init(max: max, log: log, low: low)
         #endif
     }
 
     /// max + log. An infinite maximum is the result, unless there was a NaN.
     @inline(__always)
     var logsumexp: Vector {
-        let result = Pair(sum: max, log.high)
-        let finite = result.high + (result.low + log.low)
-        return wide_narrow(wide_if_equal(max - max, splatWide(0), finite, max + (log.high - log.high)))
+        let (sum, error) = ElementPair(sum: max, log).parts
+        return vector_if_equal(max - max, splat(0), sum + (error + logLow), max + (log - log))
     }
 }
 
@@ -142,15 +153,9 @@ struct LogSoftmaxResult {
     /// One slice per lane. With an infinite maximum every log_softmax is NaN, as it is with a NaN in the sum.
     @inline(__always)
     init(_ result: LogResult) {
-        let narrowMax = wide_narrow(result.max)
-        logHigh = wide_narrow(result.log.high)
-        let difference = logHigh - logHigh + (narrowMax - narrowMax)
-        max = vector_if_equal(difference, splat(0), narrowMax, splat(.nan))
-        #if SWIFTMAX_FLOAT64
-            logLow = result.log.low
-        #else
-            logLow = wide_narrow(result.log.high - vector_widen(logHigh))
-        #endif
+        (logHigh, logLow) = (result.log, result.logLow)
+        let difference = logHigh - logHigh + (result.max - result.max)
+        max = vector_if_equal(difference, splat(0), result.max, splat(.nan))
     }
 
     /// Some subtractions are FMAs with a factor of 1, as Zen adds on other units than it multiplies.

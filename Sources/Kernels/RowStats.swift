@@ -234,6 +234,7 @@ private func forEachRow(_ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeR
 
 /// Sums the exponentials of rows relative to the maxima in the table, and keeps their tails.
 @inline(never)
+@_optimize(speed)
 func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scratch: Scratch) {
     forEachRow(rows) { slice, asked in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))
@@ -257,6 +258,7 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scr
 ///
 /// - Parameter isShifted: whether the maximum was taken off the elements.
 @inline(never)
+@_optimize(speed)
 func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
     forEachRow(rows) { slice, asked in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))
@@ -321,6 +323,7 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
 /// Sets the maxima of rows in the table.
 ///
 /// - Parameter areTaken: whether they were while the rows before were summed.
+@_optimize(speed)
 func setMaxima(_ rows: RowBatch, areTaken: Bool, _ scratch: Scratch) {
     for r in 0..<rows.count {
         scratch.table.setMax(r, areTaken ? scratch.nextMaxima.max(r) : rowMax(rows.row(r), rows.n))

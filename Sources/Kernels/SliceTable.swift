@@ -221,6 +221,7 @@ struct SliceTable {
 
     /// The sums of the first `count` slices, from those of their virtual lanes.
     @inline(never)
+    @_optimize(speed)
     func setTotals(_ count: Int, _ laneSums: LaneSums) {
         var slice = 0
         while slice < count {
@@ -283,6 +284,7 @@ struct SliceTable {
     }
 
     @inline(never)
+    @_optimize(speed)
     private func setSoftmaxResults(_ count: Int) {
         forEachVector(count) {
             let inverse = stats(from: $0).inverse
@@ -291,10 +293,11 @@ struct SliceTable {
         }
     }
 
-    /// The constants of log_softmax, or logsumexp itself; puts `Stats.others` in the place of the sums.
+    /// The constants of log_softmax, or logsumexp itself; in Double puts `Stats.others` in the place of the sums.
     ///
     /// In steps, each of another vector of slices if there are several, as each takes much longer than it does work.
     @inline(never)
+    @_optimize(speed)
     private func setLogResults(_ op: Operation, _ count: Int) {
         let lag = count > lanes ? lanes : 0
         var slice = 0
@@ -303,32 +306,42 @@ struct SliceTable {
             if slice < count { set(.maxTail, slice, stats(from: slice).maxTail(shift(from: slice))) }
             if second >= 0 && second < count {
                 let others = stats(from: second).others(maxTail: get(.maxTail, second))
-                setSum(from: second, others)
-                set(from: second, LogArgument(others: others))
+                if elementBytes == 8 { setSum(from: second, others) }
+                set(from: second, ElementLogArgument(others: others))
             }
             if third >= 0 {
                 let result = LogResult(
-                    max: vector_widen(max(from: third)), others: sum(from: third),
+                    max: max(from: third), others: sum(from: third),
                     argument: logArgument(from: third))
-                if op == .logSoftmax {
-                    set(from: third, LogSoftmaxResult(result))
-                } else {
-                    vector_store(narrow(.logsumexp, third), result.logsumexp)
-                }
+                set(op, from: third, result)
             }
             slice &+= lanes
         }
     }
 
+    /// The constants of log_softmax, or logsumexp.
     @inline(__always)
-    private func set(from slice: Int, _ argument: LogArgument) {
-        set(.exponent, slice, argument.j)
-        set(.argumentHigh, .argumentLow, slice, argument.z.high, argument.z.low)
+    func set(_ op: Operation, from slice: Int, _ result: LogResult) {
+        if op == .logSoftmax {
+            set(from: slice, LogSoftmaxResult(result))
+        } else {
+            vector_store(narrow(.logsumexp, slice), result.logsumexp)
+        }
     }
 
     @inline(__always)
-    private func logArgument(from slice: Int) -> LogArgument {
-        LogArgument(j: get(.exponent, slice), z: pair(.argumentHigh, .argumentLow, slice))
+    private func set(from slice: Int, _ argument: ElementLogArgument) {
+        let (j, high, low) = argument.parts
+        vector_store(narrow(.exponent, slice), j)
+        vector_store(narrow(.argumentHigh, slice), high)
+        vector_store(narrow(.argumentLow, slice), low)
+    }
+
+    @inline(__always)
+    private func logArgument(from slice: Int) -> ElementLogArgument {
+        ElementLogArgument(
+            j: vector_load(narrow(.exponent, slice)), high: vector_load(narrow(.argumentHigh, slice)),
+            low: vector_load(narrow(.argumentLow, slice)))
     }
 
     /// Calls `body` with the first of each vector of slices.

@@ -144,6 +144,14 @@ SWIFTMAX_INLINE swiftmax_wide wide_exponent(swiftmax_wide v) {
     return (swiftmax_wide)(field | 0x4330000000000000) - (0x1p52 + 1023);
 }
 
+#if !defined(SWIFTMAX_FLOAT64)
+/// The same of floats.
+SWIFTMAX_INLINE swiftmax_vector vector_exponent(swiftmax_vector v) {
+    swiftmax_bits field = ((swiftmax_bits)v + (0x3f800000 - 0x3f3504f3)) >> 23;
+    return (swiftmax_vector)(field | 0x4b000000) - (0x1p23f + 127);
+}
+#endif
+
 // MARK: Choices between lanes
 
 /// The larger of each pair; `a` where either is NaN.

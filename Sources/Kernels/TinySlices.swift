@@ -1,0 +1,114 @@
+// log_softmax and logsumexp of slices of a few elements, where the logarithm takes longer than the exponentials do.
+//
+// In Float alone, and in pairs of floats throughout: d = x - max and its rounding error, exp(d) = (1 + tail) * 2^n by the
+// polynomial of Exponential.swift, the sum of those beside the maximum, and the logarithm of ElementLogarithm.swift. Nothing
+// is larger than a vector of elements, and nothing is left in memory between the steps. The errors are those of longer slices.
+
+import CKernels
+import CVector
+
+/// Whether slices of `n` elements are taken this way.
+@inline(__always)
+func areTiny(_ op: Operation, _ n: Int) -> Bool {
+    elementBytes == 4 && op != .softmax && n > 1 && n <= 4
+}
+
+#if SWIFTMAX_FLOAT32
+    /// Vectors of slices that are computed side by side, as the steps of each depend on each other: as many as there are
+    /// registers for.
+    #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+        private typealias SideBySide = Quad
+    #else
+        private typealias SideBySide = Duo
+    #endif
+
+    /// The constants of the slices of a tile, whose maxima are in the table, from its elements.
+    @inline(never)
+    @_optimize(speed)
+    func setTinyResults(_ op: Operation, _ columns: ColumnBatch, _ table: SliceTable) {
+        if columns.count <= lanes { return setTinyResults(op, columns, table, as: Single.self) }
+        setTinyResults(op, columns, table, as: SideBySide.self)
+    }
+
+    @inline(__always)
+    private func setTinyResults<B: Bundle>(
+        _ op: Operation, _ columns: ColumnBatch, _ table: SliceTable, as: B.Type
+    ) {
+        var column = 0
+        while column < columns.count {
+            /// The first column of vector v; those beyond the last repeat the first.
+            @inline(__always)
+            func first(_ v: Int) -> Int {
+                column &+ v &* lanes < columns.count ? column &+ v &* lanes : column
+            }
+            let max = B { table.max(from: first($0)) }
+            let log = logOfTiny(columns.n, max: max) { i in
+                B { vector_load(columns.from(first($0)) + i &* vectorBytes) }
+            }
+            max.forEach(log.high, log.low) { v, max, log, low in
+                table.set(op, from: first(v), LogResult(max: max, log: log, low: low))
+            }
+            column &+= B.count &* lanes
+        }
+    }
+
+    /// log(sum(exp(x - max))), one slice per lane.
+    @inline(__always)
+    private func logOfTiny<B: Bundle>(_ n: Int, max: B, _ element: (Int) -> B) -> BundlePair<B> {
+        // As for a `Shift` of 0.
+        let bias = exponentBias + spareExponent
+        let (magic, low) = (splat(roundingMagic + bias), splat((0.25 - bias) * ln2))
+        /// exp(x - max) times 2^`spareExponent`; 0 for the maximum.
+        @inline(__always)
+        func exponential(_ x: B) -> BundlePair<B> {
+            let difference = BundlePair(difference: x, max)
+            let beside = x.map(max, difference.high) { vector_if_equal($0, $1, low, $2) }
+            let d = beside.map { maximum($0, low) }
+            // Not a number where the difference is infinite.
+            let error = d.map(difference.high, difference.low) { vector_if_equal($0, $1, $2, splat(0)) }
+            let biased = d.map { vector_fma($0, splat(log2e), magic) }
+            let tail = expTail(d, biased.map { $0 - magic }, error: error)
+            let power = biased.map(vector_exponent_from_mantissa)
+            let high = tail.fma(power, power)
+            return BundlePair(high: high, low: tail.fma(power, power.map(high) { $0 - $1 }))
+        }
+        // The first that equals the maximum gives its place to the first element.
+        var held = element(0)
+        @inline(__always)
+        func next(_ i: Int) -> B {
+            let x = element(i)
+            let taken = x.map(max, held) { vector_if_equal($0, $1, $2, $0) }
+            held = x.map(max, held) { vector_if_equal($0, $1, $1, $2) }
+            return taken
+        }
+        var count = B(repeating: splat(1))
+        var others = BundlePair(high: B(repeating: splat(0)), low: B(repeating: splat(0)))
+        for i in 1..<n {
+            let x = next(i)
+            count = x.map(max, count) { vector_if_equal($0, $1, $2 + splat(1), $2) }
+            others = i == 1 ? exponential(x) : others + exponential(x)
+        }
+        return BundleLogArgument(others.scaled(by: Element(1 / spareScale)), and: count).log
+    }
+
+    /// The forward operation on rows, which are turned into columns for it.
+    @inline(never)
+    func forwardTinyRows(
+        _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
+        _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
+    ) {
+        let columns = scratch.spare
+        let results = columns.element(n &* SliceTable.capacity)
+        var first = 0
+        while first < rows {
+            let count = min(SliceTable.capacity, rows &- first)
+            let stride = count &* elementBytes
+            transpose(x + first &* xStride, xStride, columns, stride, count, n)
+            forwardColumns(
+                op, .own, columns, stride, results, stride, count, n, scratch, streaming: false,
+                next: .nothing)
+            transpose(results, stride, out + first &* outStride, outStride, op == .logsumexp ? 1 : n, count)
+            first &+= count
+        }
+    }
+#endif
