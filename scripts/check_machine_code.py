@@ -25,8 +25,8 @@ REGISTERS = {"AVX512": "zmm", "AVX2": "ymm"}
 # Spilled vectors allowed, as a share of a loop's instructions. Eight running sums with the operands
 # of four vectors at once are more than the 16 registers of AVX2 hold, and the promised order of the
 # sums leaves no fewer. AVX-512 has 32; logSums of Float64 is up to three short, for its count of
-# maxima and the maxima of the next row. Slices of a few elements are taken by four vectors, a few of
-# which do not fit: they take less time than two that do, by a fifth with AVX2, a seventh with
+# maxima and the maxima of the next row. Slices of a few elements are taken by four vectors; some do
+# not fit, but four take less time than two that do, by a fifth with AVX2, a seventh with
 # AVX-512.
 SPILLS = {"AVX512": 0.025, "AVX2": 0.14}
 
