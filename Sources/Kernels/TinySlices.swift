@@ -10,7 +10,7 @@ import CVector
 /// Whether slices of `n` elements are taken this way.
 @inline(__always)
 func areTiny(_ op: Operation, _ n: Int) -> Bool {
-    elementBytes == 4 && op != .softmax && n > 1 && n <= 4
+    elementBytes == 4 && op != .softmax && n > 1 && n <= 6
 }
 
 #if SWIFTMAX_FLOAT32

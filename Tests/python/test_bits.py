@@ -188,7 +188,7 @@ def test_long_rows(dtype: str, length: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
-@pytest.mark.parametrize("length", [2, 3, 10, 28, 33, 64, 65, 120, 9001])
+@pytest.mark.parametrize("length", [2, 3, 6, 7, 10, 28, 33, 64, 65, 120, 9001])
 def test_rows_in_memory(length: int, name: str, dtype: str) -> None:
     """So many rows that they are asked for ahead and written past the caches; as columns too."""
     parts = slices(name, 6, "wide", 9973, dtype)
@@ -226,7 +226,7 @@ def test_columns_with_far_maxima(length: int, name: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-@pytest.mark.parametrize("length", [2, 16, 33, 1500])
+@pytest.mark.parametrize("length", [2, 5, 16, 33, 1500])
 def test_columns_side_by_side_and_apart(length: int, family: str, name: str, dtype: str) -> None:
     """Whole groups of vectors, single ones and a part of one, read as they lie and not."""
     x = logits(family, 5, (length, 237), dtype)
