@@ -66,7 +66,7 @@ func transpose(
     _ destinationStride: Int, _ rows: Int, _ columns: Int
 ) {
     if rows < 4 || columns < 4 {
-        copyFew(source, sourceStride, destination, destinationStride, rows, columns)
+        transposeFew(source, sourceStride, destination, destinationStride, rows, columns)
         return
     }
     /// Calls `square` for squares of `size` by `size` that cover rows and columns; the last may overlap those before.
@@ -114,29 +114,66 @@ func transpose(
     if wholeRows < rows && wholeColumns > 0 { rest(wholeRows..<rows, 0..<wholeColumns) }
 }
 
-/// As `transpose`, where one of the numbers is below four: an element at a time.
-private func copyFew(
+/// As `transpose`, where one of the numbers is below four: two or three side by side without gaps many at a time, what is
+/// left an element at a time.
+@_optimize(speed)
+private func transposeFew(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int
 ) {
-    @inline(__always)
-    func copy(_ i: Int, _ j: Int) {
-        let value = (source + i &* sourceStride).element(j).loadUnaligned(as: Element.self)
-        (destination + j &* destinationStride).element(i).storeBytes(of: value, as: Element.self)
-    }
-    var i = 0
-    while columns < 4 && i &+ 4 <= rows {
-        for j in 0..<columns {
-            copy(i, j)
-            copy(i &+ 1, j)
-            copy(i &+ 2, j)
-            copy(i &+ 3, j)
+    typealias Four = SIMD4<Element>
+    let areTogether = sourceStride == columns &* elementBytes
+    let comeTogether = destinationStride == rows &* elementBytes
+    var (row, column) = (0, 0)
+    if columns == 2 && areTogether {
+        while row &+ lanes <= rows {
+            let pairs = source.element(2 &* row)
+            vector_store(destination.element(row), loadAlternate(pairs))
+            vector_store((destination + destinationStride).element(row), loadAlternate(pairs.element(1)))
+            row &+= lanes
         }
-        i &+= 4
+    } else if rows == 2 && comeTogether {
+        while column &+ lanes <= columns {
+            let a = vector_load(source.element(column))
+            let b = vector_load((source + sourceStride).element(column))
+            let pairs = destination.element(2 &* column)
+            vector_store(pairs, vector_interleaved_low(a, b))
+            vector_store(pairs + vectorBytes, vector_interleaved_high(a, b))
+            column &+= lanes
+        }
+    } else if columns == 3 && areTogether {
+        // With the next row's first element.
+        while row &+ 4 < rows {
+            let from = source.element(3 &* row)
+            let a = from.loadUnaligned(as: Four.self)
+            let b = from.element(3).loadUnaligned(as: Four.self)
+            let c = from.element(6).loadUnaligned(as: Four.self)
+            let d = from.element(9).loadUnaligned(as: Four.self)
+            let to = destination.element(row)
+            to.storeBytes(of: Four(a[0], b[0], c[0], d[0]), as: Four.self)
+            (to + destinationStride).storeBytes(of: Four(a[1], b[1], c[1], d[1]), as: Four.self)
+            (to + 2 &* destinationStride).storeBytes(of: Four(a[2], b[2], c[2], d[2]), as: Four.self)
+            row &+= 4
+        }
+    } else if rows == 3 && comeTogether {
+        // The next row's first element is overwritten by its own.
+        while column &+ 4 < columns {
+            let a = source.element(column).loadUnaligned(as: Four.self)
+            let b = (source + sourceStride).element(column).loadUnaligned(as: Four.self)
+            let c = (source + 2 &* sourceStride).element(column).loadUnaligned(as: Four.self)
+            let to = destination.element(3 &* column)
+            to.storeBytes(of: Four(a[0], b[0], c[0], c[0]), as: Four.self)
+            to.element(3).storeBytes(of: Four(a[1], b[1], c[1], c[1]), as: Four.self)
+            to.element(6).storeBytes(of: Four(a[2], b[2], c[2], c[2]), as: Four.self)
+            to.element(9).storeBytes(of: Four(a[3], b[3], c[3], c[3]), as: Four.self)
+            column &+= 4
+        }
     }
-    while i < rows {
-        for j in 0..<columns { copy(i, j) }
-        i &+= 1
+    for i in row..<rows {
+        for j in column..<columns {
+            let value = (source + i &* sourceStride).element(j).loadUnaligned(as: Element.self)
+            (destination + j &* destinationStride).element(i).storeBytes(of: value, as: Element.self)
+        }
     }
 }
 

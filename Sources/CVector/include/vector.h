@@ -364,6 +364,18 @@ SWIFTMAX_INLINE swiftmax_vector vector_alternate(swiftmax_vector a, swiftmax_vec
     return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_ALTERNATE));
 }
 
+/// The first half of a[0], b[0], a[1], b[1] and so on.
+SWIFTMAX_INLINE swiftmax_vector vector_interleaved_low(swiftmax_vector a, swiftmax_vector b) {
+#define SWIFTMAX_INTERLEAVED_LOW(lane) ((lane) / 2 + (lane) % 2 * SWIFTMAX_LANES)
+    return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_INTERLEAVED_LOW));
+}
+
+/// The second half.
+SWIFTMAX_INLINE swiftmax_vector vector_interleaved_high(swiftmax_vector a, swiftmax_vector b) {
+#define SWIFTMAX_INTERLEAVED_HIGH(lane) (SWIFTMAX_LANES / 2 + (lane) / 2 + (lane) % 2 * SWIFTMAX_LANES)
+    return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_INTERLEAVED_HIGH));
+}
+
 #if defined(__AVX2__) && !defined(SWIFTMAX_FLOAT64)
 /// destination[j][i] = source[i][j] of eight rows of eight floats.
 SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride, void *destination,
