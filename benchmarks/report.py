@@ -1,11 +1,15 @@
-"""What a run of the benchmark says: `python benchmarks/report.py FILE` prints a kept one."""
+"""What a run of the benchmark says: `python benchmarks/report.py FILE` prints a kept one.
+
+Of several FILEs, runs of the same cells on the same machine, each candidate's least time counts: on a
+machine that is shared with others, not every minute of a run is undisturbed. `--json FILE` keeps that.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +131,29 @@ def text(result: Record) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    kept = json.loads(Path(sys.argv[1]).read_text())
+def least(runs: Sequence[Record]) -> Record:
+    """Return the first of the runs, with the least times of all."""
+    for cells in zip(*(run["cells"] for run in runs), strict=True):
+        first = cells[0]
+        for name in first["times"]:
+            times = [cell["times"][name] for cell in cells if name in cell["times"]]
+            first["times"][name] = min(times, key=lambda t: float(t["minimum"]))
+        for kind in first["floor"]:
+            first["floor"][kind] = min(cell["floor"][kind] for cell in cells)
+    return runs[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the least times of the runs")
+    arguments = parser.parse_args()
+    kept = least([json.loads(path.read_text()) for path in arguments.files])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
     print(header(kept["machine"]))
     print(text(kept))
+
+
+if __name__ == "__main__":
+    main()
