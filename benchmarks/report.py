@@ -1,7 +1,8 @@
 """What a run of the benchmark says: `python benchmarks/report.py FILE` prints a kept one.
 
-Of several FILEs, runs of the same cells on the same machine, each candidate's least time counts: on a
-machine that is shared with others, not every minute of a run is undisturbed. `--json FILE` keeps that.
+Of several FILEs, runs of the same cells on the same machine, each candidate's least time counts: on
+a machine that is shared with others, not every minute of a run is undisturbed. `--json FILE` keeps
+that.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def least(runs: Sequence[Record]) -> Record:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the least times of the runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the least times")
     arguments = parser.parse_args()
     kept = least([json.loads(path.read_text()) for path in arguments.files])
     if arguments.json:
