@@ -1,6 +1,6 @@
 """Every float32 x: the errors of softmax([x, 0]) and log_softmax([x, 0]).
 
-    python scripts/exhaustive.py               all 2^32, in some ten minutes on two cores
+    python scripts/exhaustive.py               all 2^32, in ten to thirty minutes
     python scripts/exhaustive.py --stride 64   each 64th
 
 Exact results are the sigmoid and softplus of x in float64, whose own error is below 1e-8 ULP of

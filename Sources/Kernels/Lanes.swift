@@ -169,43 +169,6 @@ struct Single: Bundle {
     @inline(__always) var together: Single { self }
 }
 
-/// Two vectors side by side.
-struct Duo: Bundle {
-    let a: Vector
-    let b: Vector
-
-    @inline(__always)
-    init(_ a: Vector, _ b: Vector) {
-        self.a = a
-        self.b = b
-    }
-
-    static var count: Int { @inline(__always) get { 2 } }
-
-    @inline(__always)
-    init(repeating value: Vector) { self.init(value, value) }
-
-    @inline(__always)
-    init(_ vector: (Int) -> Vector) { self.init(vector(0), vector(1)) }
-
-    @inline(__always)
-    func forEach(_ other: Duo, _ third: Duo, _ body: (Int, Vector, Vector, Vector) -> Void) {
-        body(0, a, other.a, third.a)
-        body(1, b, other.b, third.b)
-    }
-
-    @inline(__always)
-    func map(_ other: Duo, _ third: Duo, _ body: (Vector, Vector, Vector) -> Vector) -> Duo {
-        Duo(body(a, other.a, third.a), body(b, other.b, third.b))
-    }
-
-    @inline(__always)
-    var together: Duo {
-        let first = vector_after(a, b, b, b)
-        return Duo(first, vector_after(b, first, first, first))
-    }
-}
-
 /// Four vectors side by side, in this order in the machine code too: a chain of dependent operations that another follows
 /// only at its end would fill the scheduler of the CPU.
 struct Quad: Bundle {

@@ -7,27 +7,21 @@
 import CKernels
 import CVector
 
-/// Whether slices of `n` elements are taken this way.
+/// Whether slices of `n` elements are taken this way. Of longer ones the exponentials take most of the time, and less in the
+/// other way.
 @inline(__always)
 func areTiny(_ op: Operation, _ n: Int) -> Bool {
     elementBytes == 4 && op != .softmax && n > 1 && n <= 6
 }
 
 #if SWIFTMAX_FLOAT32
-    /// Vectors of slices that are computed side by side, as the steps of each depend on each other: as many as there are
-    /// registers for.
-    #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
-        private typealias SideBySide = Quad
-    #else
-        private typealias SideBySide = Duo
-    #endif
-
-    /// The constants of the slices of a tile, whose maxima are in the table, from its elements.
+    /// The constants of the slices of a tile, whose maxima are in the table, from its elements: four vectors of slices side by
+    /// side, as the steps of each depend on each other.
     @inline(never)
     @_optimize(speed)
     func setTinyResults(_ op: Operation, _ columns: ColumnBatch, _ table: SliceTable) {
         if columns.count <= lanes { return setTinyResults(op, columns, table, as: Single.self) }
-        setTinyResults(op, columns, table, as: SideBySide.self)
+        setTinyResults(op, columns, table, as: Quad.self)
     }
 
     @inline(__always)
