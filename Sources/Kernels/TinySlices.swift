@@ -2,19 +2,17 @@
 //
 // In Float alone, and in pairs of floats throughout: d = x - max and its rounding error, exp(d) = (1 + tail) * 2^n by the
 // polynomial of Exponential.swift, the sum of those beside the maximum, and the logarithm of ElementLogarithm.swift. Nothing
-// is larger than a vector of elements, and nothing is left in memory between the steps. The errors are those of longer slices.
+// is larger than a vector of elements, and nothing is left in memory between the steps. The errors are within those of docs/numerics.md.
 
 import CKernels
 import CVector
 
-/// Whether slices of `n` elements are taken this way. Of longer ones the exponentials take most of the time, and less in the
-/// other way.
-@inline(__always)
-func areTiny(_ op: Operation, _ n: Int) -> Bool {
-    elementBytes == 4 && op != .softmax && n > 1 && n <= 6
-}
-
 #if SWIFTMAX_FLOAT32
+    /// Whether slices of `n` elements are taken this way. Of longer ones the exponentials take most of the time, and less in
+    /// the other way.
+    @inline(__always)
+    func areTiny(_ op: Operation, _ n: Int) -> Bool { op != .softmax && n > 1 && n <= 6 }
+
     /// The constants of the slices of a tile, whose maxima are in the table, from its elements: four vectors of slices side by
     /// side, as the steps of each depend on each other.
     @inline(never)
