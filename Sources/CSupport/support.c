@@ -135,3 +135,19 @@ void *support_scratch(size_t bytes) {
     kept = block;
     return block;
 }
+
+/// libdispatch names what disposes of its files and data in tables, and so would bring all of them along, a
+/// twenty-fifth of the extension. Nothing makes one here. Being weak, these give way to the real ones in a
+/// program that does.
+#define NEVER_MADE(name)                                                                                     \
+    __attribute__((weak)) void name(void) {                                                                  \
+        abort();                                                                                             \
+    }
+NEVER_MADE(_dispatch_data_debug)
+NEVER_MADE(_dispatch_data_dispose)
+NEVER_MADE(_dispatch_disk_dispose)
+NEVER_MADE(_dispatch_io_debug)
+NEVER_MADE(_dispatch_io_dispose)
+NEVER_MADE(_dispatch_io_set_target_queue)
+NEVER_MADE(_dispatch_operation_debug)
+NEVER_MADE(_dispatch_operation_dispose)

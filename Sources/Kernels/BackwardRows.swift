@@ -139,7 +139,13 @@ func writeSoftmaxBackward(
     _ table: SliceTable, streaming: Bool
 ) {
     if n <= lanes {
-        writeShortRows(.softmax, g, y, out, outStride, rows, n, table)
+        for r in 0..<rows {
+            let (g, y) = (
+                vector_load_partial(g.from(r).address, n, splat(0)),
+                vector_load_partial(y.from(r).address, n, splat(0))
+            )
+            store(out + r &* outStride, table.backwardResult(r)(.softmax, g, y), n)
+        }
         return
     }
     @inline(__always)
@@ -162,45 +168,59 @@ func writeSoftmaxBackward(
     }
 }
 
-/// The same of log_softmax.
+/// The same of log_softmax. Four vectors are computed side by side, as each step of an exponential waits for the one before:
+/// first four of a row, as often as it has as many, and then one of each of four rows.
 @inline(never)
 func writeLogSoftmaxBackward(
     _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
     _ table: SliceTable, streaming: Bool
 ) {
-    if n <= lanes {
-        writeShortRows(.logSoftmax, g, y, out, outStride, rows, n, table)
-        return
+    let step = 4 &* lanes
+    let streams = streaming && canAlign(out, n)
+    let head = streams ? headOfRow(out) : 0
+    let whole = (n &- head) / step &* step
+    if whole > 0 {
+        for r in 0..<rows {
+            let result = table.backwardResult(r)
+            let (g, y) = (g.from(r).address.element(head), y.from(r).address.element(head))
+            let out = (out + r &* outStride).element(head)
+            for i in stride(from: 0, to: whole, by: step) {
+                for v in 0..<4 { vector_prefetch(y.element(i) + (4096 &+ v &* vectorBytes)) }
+                let four = result.logSoftmax(loadQuad(g.element(i)), loadQuad(y.element(i)))
+                if streams {
+                    streamQuad(out.element(i), four)
+                } else {
+                    storeQuad(out.element(i), four)
+                }
+            }
+        }
     }
-    for r in 0..<rows {
-        let result = table.backwardResult(r)
-        let (g, y) = (g.from(r).address, y.from(r).address)
+    var i = head > 0 ? 0 : whole
+    while i < n {
+        let present = i < head ? head : min(lanes, n &- i)
         @inline(__always)
-        func one(_ i: Int, _ count: Int) -> Vector {
-            result(.logSoftmax, load(g.element(i), count), load(y.element(i), count))
+        func elements(_ operand: Operand, _ row: Int) -> Vector {
+            vector_load_partial(operand.from(row).address.element(i), present, splat(0))
         }
         @inline(__always)
-        func four(_ i: Int) -> Quad {
-            for v in 0..<4 { vector_prefetch(y.element(i) + (4096 &+ v &* vectorBytes)) }
-            return result.logSoftmax(loadQuad(g.element(i)), loadQuad(y.element(i)))
+        func write(_ row: Int, _ result: Vector) {
+            vector_store_partial((out + row &* outStride).element(i), result, present)
         }
-        writeRow(out + r &* outStride, n, streaming: streaming, one: one, four: four)
-    }
-}
-
-/// The same of rows that are a vector or less.
-@inline(__always)
-private func writeShortRows(
-    _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ rows: Int, _ n: Int, _ table: SliceTable
-) {
-    for r in 0..<rows {
-        let result = table.backwardResult(r)
-        let (g, y) = (
-            vector_load_partial(g.from(r).address, n, splat(0)),
-            vector_load_partial(y.from(r).address, n, splat(0))
-        )
-        store(out + r &* outStride, result(op, g, y), n)
+        var r = 0
+        while r &+ 4 <= rows {
+            let four = BackwardResult.logSoftmax(
+                Quad { elements(g, r &+ $0) }, Quad { elements(y, r &+ $0) },
+                sum: Quad { table.backwardResult(r &+ $0).sum },
+                sumLow: Quad { table.backwardResult(r &+ $0).sumLow })
+            four.forEach(four, four) { v, result, _, _ in write(r &+ v, result) }
+            r &+= 4
+        }
+        while r < rows {
+            write(r, table.backwardResult(r)(.logSoftmax, elements(g, r), elements(y, r)))
+            r &+= 1
+        }
+        i &+= present
+        if i == head { i &+= whole }
     }
 }
 

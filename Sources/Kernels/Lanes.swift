@@ -246,7 +246,7 @@ func streamQuad(_ address: UnsafeMutableRawPointer, _ value: Quad) {
 
 /// Whether a head can bring the stores of a row of `n` elements to vector alignment.
 @inline(__always)
-private func canAlign(_ row: UnsafeRawPointer, _ n: Int) -> Bool {
+func canAlign(_ row: UnsafeRawPointer, _ n: Int) -> Bool {
     Int(bitPattern: row) & (elementBytes &- 1) == 0 && n >= 2 &* lanes
 }
 
@@ -284,33 +284,4 @@ func writeRow(
         }
     }
     if i < n { vector_store_partial(out.element(i), body(i, n &- i), n &- i) }
-}
-
-/// The same, where four vectors computed side by side are worth the room in the code.
-@inline(__always)
-func writeRow(
-    _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool, one: (Int, Int) -> Vector,
-    four: (Int) -> Quad
-) {
-    let step = 4 &* lanes
-    let streams = streaming && canAlign(out, n)
-    var i = 0
-    if streams {
-        i = headOfRow(out)
-        if i > 0 { vector_store_partial(out, one(0, i), i) }
-    }
-    while i &+ step <= n {
-        let values = four(i)
-        if streams {
-            streamQuad(out.element(i), values)
-        } else {
-            storeQuad(out.element(i), values)
-        }
-        i &+= step
-    }
-    while i < n {
-        let count = min(lanes, n &- i)
-        store(out.element(i), one(i, count), count)
-        i &+= count
-    }
 }
