@@ -47,34 +47,35 @@ func backwardColumns(
     let vectors = tileVectors(stride: g.stride)
     let tileColumns = vectors &* lanes
     let panelColumns = vectors == 8 && isWide(op, n) ? 2 &* tileColumns : tileColumns
-    let fuses = n <= virtualLanes && !streaming && fitsFirstCache(n, g.stride, y.stride, outStride)
+    let fuses =
+        op == .softmax && n <= virtualLanes && !streaming && fitsFirstCache(n, g.stride, y.stride, outStride)
     let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
     var first = 0
     while first < columns {
         let start = first &* elementBytes
         let left = columns &- first
+        let whole = left / lanes &* lanes
         let present =
-            first < head ? head : left < lanes ? left : min(panelColumns, left / lanes &* lanes)
-        let rowBytes = present &* elementBytes
+            first < head ? head : left < lanes ? left : fuses ? whole : min(panelColumns, whole)
+        let rowBytes = min(present, panelColumns) &* elementBytes
         let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
-        let isLast = left &- present < lanes
+        let isLast = left &- present < lanes && present <= panelColumns
         let panel = GradientTile(
             g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
             ahead: isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes,
             asksForBoth: isTall || streaming)
-        if op == .softmax && fuses && present >= lanes {
-            writeShortSoftmaxBackward(panel, out.element(first), outStride, table, scratch)
+        if fuses && present >= lanes {
+            let out = out.element(first)
+            if areTinyGradients(n) {
+                writeTinySoftmaxBackward(panel, out, outStride, table, scratch)
+            } else {
+                writeShortSoftmaxBackward(panel, out, outStride, table, scratch)
+            }
             first &+= present
             continue
         }
-        var column = 0
-        while column < present {
-            let tile = panel.columns(column, min(tileColumns, present &- column))
-            setSums(op, tile, table, column, scratch)
-            column &+= tileColumns
-        }
         let out = out.element(first)
-        if table.setBackwardResults(present) {
+        if setBackwardResults(op, panel, tileColumns, table, scratch) {
             if op == .softmax {
                 writeSoftmaxBackward(panel, out, outStride, table, scratch.spare, streaming: streaming)
             } else {
@@ -85,6 +86,21 @@ func backwardColumns(
         }
         first &+= present
     }
+}
+
+/// Sets what gives the gradients of a panel, a tile at a time. False where one needs care; the sums then are in the table.
+@inline(__always)
+private func setBackwardResults(
+    _ op: Operation, _ panel: GradientTile, _ tileColumns: Int, _ table: SliceTable, _ scratch: Scratch
+) -> Bool {
+    if areTinyGradients(panel.n) && setTinyBackwardResults(op, panel, table) { return true }
+    var column = 0
+    while column < panel.present {
+        let tile = panel.columns(column, min(tileColumns, panel.present &- column))
+        setSums(op, tile, table, column, scratch)
+        column &+= tileColumns
+    }
+    return !areTinyGradients(panel.n) && table.setBackwardResults(panel.present)
 }
 
 // MARK: Results
@@ -229,7 +245,8 @@ func writeUnusualBackward(
             let again = scaledSum(op, part, scratch.secondTable, scratch)
             total = total.replacing(with: again.settled, where: needsScale)
         }
-        let result = BackwardResult(total)
+        var result = BackwardResult(total)
+        if areTinyGradients(panel.n) { result = part.tinyResult(op).replacingUnusual(with: result) }
         for i in 0..<panel.n {
             let value = result.general(
                 op, load(part.g.from(i).address, count), load(part.y.from(i).address, count))

@@ -11,10 +11,13 @@ struct BackwardResult {
 
     /// Of slices with ordinary sums.
     @inline(__always)
-    init(sum: Vector, sumLow: Vector) {
+    init(sum: Vector, sumLow: Vector) { self.init(sum: sum, sumLow: sumLow, scale: splat(1)) }
+
+    @inline(__always)
+    private init(sum: Vector, sumLow: Vector, scale: Vector) {
         self.sum = sum
         self.sumLow = sumLow
-        scale = splat(1)
+        self.scale = scale
     }
 
     /// One slice per lane.
@@ -31,12 +34,27 @@ struct BackwardResult {
         scale = wide_narrow(total.scale)
     }
 
-    /// Whether every slice's sum, not scaled, is finite and need not be taken again; see `GradientSum.needsScale`.
+    /// 1 for the slices whose sum, not scaled, is finite and need not be taken again; see `GradientSum.needsScale`.
     @inline(__always)
-    var isOrdinary: Bool {
+    private var ordinary: Vector {
         let room = sum * splat(4)
-        let ordinary = vector_if_equal(room - room, splat(0), scale, splat(0))
-        return vector_count_equal(ordinary, splat(1)) == lanes
+        return vector_if_equal(room - room, splat(0), scale, splat(0))
+    }
+
+    /// Whether every slice is one of those.
+    @inline(__always)
+    var isOrdinary: Bool { vector_count_equal(ordinary, splat(1)) == lanes }
+
+    /// These constants of ordinary slices, and the `other` ones of the rest.
+    @inline(__always)
+    func replacingUnusual(with other: BackwardResult) -> BackwardResult {
+        @inline(__always)
+        func chosen(_ own: Vector, _ other: Vector) -> Vector {
+            vector_if_equal(ordinary, splat(1), own, other)
+        }
+        return BackwardResult(
+            sum: chosen(sum, other.sum), sumLow: chosen(sumLow, other.sumLow),
+            scale: chosen(scale, other.scale))
     }
 
     @inline(__always)
@@ -105,21 +123,21 @@ struct BackwardResult {
         return logSoftmax(g, y, sum: sum, sumLow: sumLow, exponent: splat(0))
     }
 
-    /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range.
+    /// exp(y) * 2^exponent = (1 + tail) * 2^n is put together from two powers, as n has more than their range. The first is 1
+    /// where the second is normal, so that what is next to 0 is rounded once.
     @inline(__always)
     static func logSoftmax<B: Bundle>(_ g: B, _ y: B, sum: B, sumLow: B, exponent: Vector) -> B {
-        // At the lower bound the second power is 0; at the upper the product of both overflows.
+        // At the lower bound the first power is 0; at the upper the product of both overflows.
         let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
         let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
         let d = y.map { vector_min(maximum($0, lowest), highest) }
         let n = d.map(rounded)
         let tail = expTail(d, n)
-        let magic = splat(roundingMagic)
-        let shift = magic + splat(0.5) * exponent
-        let half = n.map { vector_fma($0, splat(0.5), shift) - magic }
+        let (least, largest) = (splat(1 - exponentBias) - exponent, splat(exponentBias) - exponent)
+        let normal = n.map { vector_min(maximum($0, least), largest) }
         let biased = splat(roundingMagic + exponentBias)
-        let power = half.map { vector_exponent_from_mantissa($0 + biased) }
-        let otherPower = n.map(half) { vector_exponent_from_mantissa(($0 - $1) + (biased + exponent)) }
+        let power = n.map(normal) { vector_exponent_from_mantissa(($0 - $1) + biased) }
+        let otherPower = normal.map { vector_exponent_from_mantissa($0 + (biased + exponent)) }
         let scaled = tail.map(sum, sumLow) { $1 + vector_fma($0, $1, vector_fma($0, $2, $2)) }
         return scaled.map(power) { -($0 * $1) }.fma(otherPower, g)
     }

@@ -44,7 +44,7 @@
             let tile = HalfTile(
                 format: format, g: g.moved(by: 2 &* first), y: y.moved(by: 2 &* first), present: present,
                 n: n, ahead: keepsAsked(n, g.stride) ? 2 &* present : 8 &* g.stride)
-            var start = 0
+            var start = areTinyGradients(n) ? n : 0
             while start < n {
                 let end = min(n, start &+ block)
                 if op == .softmax {
@@ -59,7 +59,10 @@
                 }
                 start = end
             }
-            if !table.setBackwardResults(present) { return first }
+            let areOrdinary =
+                areTinyGradients(n)
+                ? setTinyBackwardResults(op, tile, table) : table.setBackwardResults(present)
+            if !areOrdinary { return first }
             let out = out + 2 &* first
             if op == .softmax {
                 writeSoftmaxBackward(tile, out, outStride, table, streaming: streams)
@@ -69,6 +72,16 @@
             first &+= present
         }
         return columns
+    }
+
+    @inline(never)
+    private func setTinyBackwardResults(_ op: Operation, _ tile: HalfTile, _ table: SliceTable) -> Bool {
+        setTinyBackwardResults(op, tile.n, tile.vectors, table) { v, i in
+            let (g, y) = (tile.g.from(i), tile.y.from(i))
+            vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
+            vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
+            return (tile.load(g, v), tile.load(y, v))
+        }
     }
 
     /// As `sumBlock`, of the elements first..<end of a tile.

@@ -436,11 +436,17 @@ struct SliceTable {
         forEachVector(count) { slice in
             let result = BackwardResult(
                 GradientSum(scale: splatWide(1), sum: sum(from: slice), plain: splatWide(0)))
-            vector_store(narrow(.inverse, slice), result.sum)
-            vector_store(narrow(.inverseLow, slice), result.sumLow)
+            setBackwardResult(from: slice, result)
             if !result.isOrdinary { areOrdinary = false }
         }
         return areOrdinary
+    }
+
+    /// Sets the constants of the slices from `slice` on, one per lane.
+    @inline(__always)
+    func setBackwardResult(from slice: Int, _ result: BackwardResult) {
+        vector_store(narrow(.inverse, slice), result.sum)
+        vector_store(narrow(.inverseLow, slice), result.sumLow)
     }
 
     /// Sets the constants of a slice, those of the first lane.

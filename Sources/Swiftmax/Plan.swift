@@ -12,7 +12,7 @@ private func areShort(_ work: Work) -> Bool {
     let empty = (lanes &- n % lanes) % lanes
     return switch (work.kind, work.op) {
     case (.forward, _): n < 16 || n == lanes || n <= (isDouble ? 22 : 42) && 8 &* empty >= n
-    case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): n <= 3
+    case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): n <= (isDouble ? 3 : 4)
     case (.backward, _): empty > 0 && n <= 6
     }
 }

@@ -19,7 +19,7 @@ from inputs import BACKWARD, DTYPES, FAMILIES, FORWARD, Array, gradients, logits
 
 BATCHES = [(), (1,), (3,), (17,), (70,), (2, 3), (3, 17), (70, 2), (5, 2, 2)]
 SMALL_BATCHES = [(), (2,), (3,), (2, 2)]
-LENGTHS = [1, 2, 5, 15, 16, 17, 63, 64, 65, 100, 127, 129, 1000, 4095, 4096, 4097, 9000]
+LENGTHS = [1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 100, 127, 129, 1000, 4095, 4096, 4097, 9000]
 
 
 def call(name: str, arrays: list[Array], **arguments: Any) -> Array:
@@ -156,6 +156,30 @@ def test_gradients_back_with_a_sum_out_of_range(length: int, name: str, dtype: s
     expected = call(name, [grad_output, output])
     result = call(name, [np.flip(np.flip(a, 1).copy(), 1) for a in (grad_output, output)])
     assert result.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BACKWARD)
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 6, 20, 70])
+def test_gradients_of_any_magnitude(length: int, name: str, dtype: str) -> None:
+    """From subnormal ones to those whose sums overflow or are not finite, beside each other."""
+    columns = 237
+    grad_output, output = gradients(name, 9, (columns, length), "float64", spread=5)
+    largest = float(np.finfo(np.float32 if dtype == "bfloat16" else dtype).max)
+    exponents = np.random.default_rng(9).uniform(-1.1, 1, (columns, 1))
+    with np.errstate(all="ignore"):
+        grad_output = (grad_output * np.power(largest, exponents)).astype(dtype)
+    grad_output[100:103] = [[np.inf], [-np.inf], [np.nan]]
+    rows = [grad_output, output.astype(dtype)]
+    expected = call(name, rows, axis=1)
+    beside = [np.ascontiguousarray(part.T) for part in rows]
+    assert call(name, beside, axis=0).T.tobytes() == expected.tobytes()
+    for count in (1, 13, 40):
+        parts = [slice(i, i + count) for i in range(0, columns, count)]
+        few = [call(name, [part[p] for part in rows], axis=1) for p in parts]
+        assert np.concatenate(few).tobytes() == expected.tobytes()
+        few = [call(name, [part[:, p] for part in beside], axis=0).T for p in parts]
+        assert np.concatenate(few).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("length", [9_001, 33_003, 70_001, 131_072, 530_003])
