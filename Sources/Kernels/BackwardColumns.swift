@@ -39,6 +39,7 @@ private func fitsFirstCache(_ n: Int, _ g: Int, _ y: Int, _ out: Int) -> Bool {
 }
 
 /// The backward operation on `columns` slices, a panel at a time.
+@inline(never)
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ columns: Int, _ n: Int, next: Int, _ scratch: Scratch, streaming: Bool
@@ -118,9 +119,7 @@ func writeShortSoftmaxBackward(
         let sum = shortSum(.softmax, g, y, n, ahead: ahead)
         let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
         if !result.isOrdinary {
-            table.setSum(from: 0, sum)
-            writeUnusualBackward(
-                .softmax, panel.columns(v &* lanes, lanes), out, outStride, table, scratch)
+            writeUnusualVector(panel, v, out, outStride, table, scratch)
             continue
         }
         for i in 0..<n {
@@ -226,6 +225,17 @@ func writeLogSoftmaxBackward(
             }
         }
     }
+}
+
+/// The softmax gradients of vector `v` of a panel, of which some need care.
+@inline(never)
+func writeUnusualVector(
+    _ panel: GradientTile, _ v: Int, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    _ scratch: Scratch
+) {
+    let part = panel.columns(v &* lanes, lanes)
+    setSums(.softmax, part, table, 0, scratch)
+    writeUnusualBackward(.softmax, part, out, outStride, table, scratch)
 }
 
 /// The gradients of a panel of which some need care.

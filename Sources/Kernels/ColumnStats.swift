@@ -46,14 +46,18 @@ private func sumOfShort(
 ) -> Pair {
     @inline(__always)
     func term(_ i: Int) -> Pair { pair(of: terms.load(at: i &* vectorBytes)) }
-    /// Four terms, zero beyond the last.
+    /// In Double lanes i and i + 8.
+    @inline(__always)
+    func lane(_ i: Int) -> Pair {
+        elementBytes == 8 && i &+ 8 < n ? term(i) + term(i &+ 8) : term(i)
+    }
+    /// Four lanes, zero beyond the last.
     @inline(__always)
     func four(_ i: Int) -> PairQuad {
         PairQuad(
-            a: term(i), b: i &+ 1 < n ? term(i &+ 1) : .zero, c: i &+ 2 < n ? term(i &+ 2) : .zero,
-            d: i &+ 3 < n ? term(i &+ 3) : .zero)
+            a: lane(i), b: i &+ 1 < n ? lane(i &+ 1) : .zero, c: i &+ 2 < n ? lane(i &+ 2) : .zero,
+            d: i &+ 3 < n ? lane(i &+ 3) : .zero)
     }
-    // In Double there are no more.
     if elementBytes == 8 || n <= 8 { return (n > 4 ? four(0) + four(4) : four(0)).total }
     for i in 0..<8 {
         var sum = i &+ 16 < n ? term(i) + term(i &+ 16) : term(i)

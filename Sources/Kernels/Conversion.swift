@@ -60,6 +60,7 @@ private func gatherRow(
 }
 
 /// destination[j][i] = source[i][j].
+@inline(never)
 @_optimize(speed)
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,

@@ -117,9 +117,7 @@ func writeTinySoftmaxBackward(
             let result = tinyBackwardResult(.softmax, n) { $0 == 0 ? a : $0 == 1 ? b : $0 == 2 ? c : d }
             let out = out + v &* vectorBytes
             if !result.isOrdinary {
-                let part = panel.columns(v &* lanes, lanes)
-                setSums(.softmax, part, table, 0, scratch)
-                writeUnusualBackward(.softmax, part, out, outStride, table, scratch)
+                writeUnusualVector(panel, v, out, outStride, table, scratch)
                 continue
             }
             vector_store(out, result(.softmax, a.g, a.y))
