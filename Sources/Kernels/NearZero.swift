@@ -92,66 +92,96 @@ private func preciseLogsumexps(
     return preciseLog(sumOfLanes(sums, n))
 }
 
+/// The slices of a vector of which the logsumexp cancels, one bit each.
+@inline(__always)
+private func cancelingLanes(_ result: Vector, max: Vector) -> UInt32 {
+    // As `swiftmax_logsumexp_cancels`, to the bit.
+    let (result, max) = (vector_widen(result), vector_widen(max))
+    let (half, zero) = (splatWide(0.5), splatWide(0))
+    let bound = -max * wide_if_equal(wide_min(max, -half), max, half, splatWide(0.8))
+    let magnitude = wide_max(result, -result)
+    let isBelow = wide_if_equal(magnitude, bound, zero, splatWide(1))
+    let cancels = wide_if_equal(wide_min(magnitude, bound), magnitude, isBelow, zero)
+    return vector_equal_lanes(wide_narrow(cancels), splat(1))
+}
+
+/// Slices of a tile side by side, up to two vectors of them.
+private struct GatheredSlices {
+    let elements: UnsafeMutableRawPointer
+    /// Their numbers in the tile, as elements.
+    let numbers: UnsafeMutableRawPointer
+
+    /// The elements at position i.
+    @inline(__always)
+    func row(_ i: Int) -> UnsafeMutableRawPointer { elements + i &* 2 &* vectorBytes }
+
+    @inline(__always)
+    func number(_ index: Int) -> Int { Int(numbers.element(index).load(as: Element.self)) }
+
+    /// Moves what follows the first vector to its place.
+    @inline(__always)
+    func dropVector(_ n: Int) {
+        for i in 0..<n { vector_store(row(i), vector_load(row(i) + vectorBytes)) }
+        vector_store(numbers, vector_load(numbers + vectorBytes))
+    }
+}
+
 /// Computes those of a tile's logsumexps anew that cancel. Short slices are gathered until they fill a vector.
 func refineLogsumexps(
     _ tile: Tile, _ source: ColumnSource, _ out: UnsafeMutableRawPointer, _ table: SliceTable,
     _ scratch: Scratch
 ) {
     // After the results, where these are of 16 bits.
-    let gathered = scratch.row.element(SliceTable.capacity)
-    let slices = scratch.secondTable.address.assumingMemoryBound(to: Int.self)
+    let gathered = GatheredSlices(
+        elements: scratch.row.element(SliceTable.capacity), numbers: scratch.secondTable.address)
+    var lane = splat(0)
+    for l in 0..<lanes { lane[l] = Element(l) }
     var count = 0
-    var first = 0
-    while first < tile.count {
-        let value = table.logsumexp(from: first)
-        let bound = table.max(from: first) * splat(-0.81)
+    for first in stride(from: 0, to: tile.count, by: lanes) {
+        let (value, max) = (table.logsumexp(from: first), table.max(from: first))
         // A little above the largest result that cancels. The smaller is the bound, or the result is NaN, elsewhere.
-        let smaller = vector_min(bound, maximum(value, -value))
-        var left = ~vector_equal_lanes(smaller, bound) & ((1 &<< UInt32(lanes)) &- 1)
+        let bound = max * splat(-0.81)
+        if vector_count_equal(vector_min(bound, maximum(value, -value)), bound) == lanes { continue }
+        var left = cancelingLanes(value, max: max)
+        left &= (1 &<< UInt32(min(lanes, tile.count &- first))) &- 1
+        if tile.n <= virtualLanes {
+            for i in 0..<tile.n {
+                let row = gathered.row(i).element(count)
+                vector_compress(row, vector_load(source.element(i, first / lanes)), left)
+            }
+            vector_compress(gathered.numbers.element(count), lane + splat(Element(first)), left)
+            count &+= left.nonzeroBitCount
+            if count >= lanes {
+                writePreciseLogsumexps(gathered, lanes, tile.n, source, out, table, scratch)
+                gathered.dropVector(tile.n)
+                count &-= lanes
+            }
+            continue
+        }
         while left != 0 {
             let slice = first &+ left.trailingZeroBitCount
             left &= left &- 1
-            if slice < tile.count && cancels(table.logsumexp(slice), max: table.max(slice)) {
-                if tile.n > virtualLanes {
-                    writeNearZeroLogsumexp(source, tile.n, slice, out, table, scratch)
-                    continue
-                }
-                for i in 0..<tile.n {
-                    let element = source.column(slice) + i &* source.stride
-                    (gathered + i &* vectorBytes).element(count)
-                        .storeBytes(of: element.loadUnaligned(as: Element.self), as: Element.self)
-                }
-                slices[count] = slice
-                count &+= 1
-                if count == lanes {
-                    writePreciseLogsumexps(gathered, slices, count, tile.n, source, out, table, scratch)
-                    count = 0
-                }
-            }
+            writeNearZeroLogsumexp(source, tile.n, slice, out, table, scratch)
         }
-        first &+= lanes
     }
-    if count > 0 {
-        writePreciseLogsumexps(gathered, slices, count, tile.n, source, out, table, scratch)
-    }
+    if count > 0 { writePreciseLogsumexps(gathered, count, tile.n, source, out, table, scratch) }
 }
 
-/// The logsumexps of slices of a tile that were gathered.
+/// The logsumexps of the first `count` gathered slices of a tile.
 private func writePreciseLogsumexps(
-    _ gathered: UnsafeRawPointer, _ slices: UnsafePointer<Int>, _ count: Int, _ n: Int,
-    _ source: ColumnSource,
+    _ gathered: GatheredSlices, _ count: Int, _ n: Int, _ source: ColumnSource,
     _ out: UnsafeMutableRawPointer, _ table: SliceTable, _ scratch: Scratch
 ) {
     // `spare` is for the next one.
-    let results = scratch.secondTable.address + lanes &* 8
-    results.storeBytes(
-        of: preciseLogsumexps(gathered, vectorBytes, n, count, scratch.columnLaneSums), as: Wide.self)
+    let results = scratch.secondTable.address + 2 &* vectorBytes
+    let values = preciseLogsumexps(gathered.elements, 2 &* vectorBytes, n, count, scratch.columnLaneSums)
+    results.storeBytes(of: values, as: Wide.self)
     for c in 0..<count {
         let result = results.load(fromByteOffset: 8 &* c, as: Double.self)
         if isPrecise(result, n) {
-            out.element(slices[c]).storeBytes(of: Element(result), as: Element.self)
+            out.element(gathered.number(c)).storeBytes(of: Element(result), as: Element.self)
         } else {
-            writeNearZeroLogsumexp(source, n, slices[c], out, table, scratch)
+            writeNearZeroLogsumexp(source, n, gathered.number(c), out, table, scratch)
         }
     }
 }

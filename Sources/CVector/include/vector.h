@@ -272,6 +272,22 @@ SWIFTMAX_INLINE swiftmax_vector vector_product_error(swiftmax_vector a, swiftmax
 #endif
 }
 
+/// Stores those lanes of v whose bit in `lanes` is 1 one after another. What follows, up to a vector, is
+/// overwritten.
+SWIFTMAX_INLINE void vector_compress(void *address, swiftmax_vector v, uint32_t lanes) {
+#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
+    _mm512_storeu_pd(address, _mm512_maskz_compress_pd((__mmask8)lanes, (__m512d)v));
+#elif defined(__AVX512F__)
+    _mm512_storeu_ps(address, _mm512_maskz_compress_ps((__mmask16)lanes, (__m512)v));
+#else
+    char *next = address;
+    for (; lanes; lanes &= lanes - 1, next += sizeof(swiftmax_element)) {
+        swiftmax_element element = v[__builtin_ctz(lanes)];
+        __builtin_memcpy(next, &element, sizeof element);
+    }
+#endif
+}
+
 /// The lanes in which a equals b, one bit each.
 SWIFTMAX_INLINE uint32_t vector_equal_lanes(swiftmax_vector a, swiftmax_vector b) {
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
