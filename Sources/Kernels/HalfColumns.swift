@@ -44,25 +44,7 @@
             let tile = HalfTile(
                 format: format, g: g.moved(by: 2 &* first), y: y.moved(by: 2 &* first), present: present,
                 n: n, ahead: keepsAsked(n, g.stride) ? 2 &* present : 8 &* g.stride)
-            var start = areTinyGradients(n) ? n : 0
-            while start < n {
-                let end = min(n, start &+ block)
-                if op == .softmax {
-                    softmaxBackwardSum(tile, start, end, sums)
-                } else {
-                    logSoftmaxBackwardSum(tile, start, end, sums)
-                }
-                for v in 0..<tile.vectors {
-                    let slice = v &* lanes
-                    let sum = sumOfLanes(sums + v, min(end &- start, virtualLanes), step: tile.vectors)
-                    table.setSum(from: slice, start == 0 ? sum : table.sum(from: slice) + sum)
-                }
-                start = end
-            }
-            let areOrdinary =
-                areTinyGradients(n)
-                ? setTinyBackwardResults(op, tile, table) : table.setBackwardResults(present)
-            if !areOrdinary { return first }
+            if !setBackwardResults(op, tile, table, sums) { return first }
             let out = out + 2 &* first
             if op == .softmax {
                 writeSoftmaxBackward(tile, out, outStride, table, streaming: streams)
@@ -72,6 +54,30 @@
             first &+= present
         }
         return columns
+    }
+
+    /// Sets what gives the gradients of a tile. False where one needs care.
+    @inline(__always)
+    private func setBackwardResults(
+        _ op: Operation, _ tile: HalfTile, _ table: SliceTable, _ sums: UnsafeMutablePointer<LaneSum>
+    ) -> Bool {
+        if areTinyGradients(tile.n) { return setTinyBackwardResults(op, tile, table) }
+        var start = 0
+        while start < tile.n {
+            let end = min(tile.n, start &+ block)
+            if op == .softmax {
+                softmaxBackwardSum(tile, start, end, sums)
+            } else {
+                logSoftmaxBackwardSum(tile, start, end, sums)
+            }
+            for v in 0..<tile.vectors {
+                let slice = v &* lanes
+                let sum = sumOfLanes(sums + v, min(end &- start, virtualLanes), step: tile.vectors)
+                table.setSum(from: slice, start == 0 ? sum : table.sum(from: slice) + sum)
+            }
+            start = end
+        }
+        return table.setBackwardResults(tile.present)
     }
 
     @inline(never)
