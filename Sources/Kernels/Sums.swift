@@ -113,7 +113,7 @@ extension Pair {
 }
 
 /// Slices up to this long are summed as the terms below, one after another per virtual lane: so few cost less in double than
-/// to compensate, and columns of Double less as pairs; rows of Double do not, which those of 16 are left to be.
+/// to compensate, and so do columns of Double as pairs. Rows of 16 doubles, which stay rows, would take longer that way.
 @inline(__always) var shortLength: Int { elementBytes == 8 ? 2 &* virtualLanes &- 1 : 2 &* virtualLanes }
 
 /// One exponential in double, or as a pair.
