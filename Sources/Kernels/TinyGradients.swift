@@ -26,9 +26,8 @@ private struct TinySum {
     @inline(__always)
     mutating func add(_ op: Operation, _ g: Vector, _ y: Vector) {
         let next = TinySum(op, g, y)
-        let sum = high + next.high
-        let rounded = sum - high
-        low += (high - (sum - rounded)) + (next.high - rounded)
+        let (sum, error) = ElementPair(sum: high, next.high).parts
+        low += error
         if op == .softmax { low += next.low }
         high = sum
     }
@@ -141,18 +140,16 @@ func backwardTinyRows(
 ) {
     let most = 64
     let stride = most &* elementBytes
-    let columns = scratch.spare
+    let columns = (g: scratch.spare, y: scratch.spare + n &* stride)
     var first = 0
     while first < rows {
         let count = min(most, rows &- first)
-        let turned = (g: columns, y: columns + n &* stride)
-        transpose(g.from(first).address, g.stride, turned.g, stride, count, n)
-        transpose(y.from(first).address, y.stride, turned.y, stride, count, n)
+        transpose(g.from(first).address, g.stride, columns.g, stride, count, n)
+        transpose(y.from(first).address, y.stride, columns.y, stride, count, n)
         backwardColumns(
-            op, Operand(address: turned.g, stride: stride), Operand(address: turned.y, stride: stride),
-            columns,
-            stride, count, n, next: 0, scratch, streaming: false)
-        transpose(columns, stride, out + first &* outStride, outStride, n, count)
+            op, Operand(address: columns.g, stride: stride), Operand(address: columns.y, stride: stride),
+            columns.g, stride, count, n, next: 0, scratch, streaming: false)
+        transpose(columns.g, stride, out + first &* outStride, outStride, n, count)
         first &+= most
     }
 }
