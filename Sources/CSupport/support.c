@@ -3,9 +3,13 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static swiftmax_kernels kernels[2];
 static int32_t isa;
@@ -21,10 +25,24 @@ int32_t *support_threads(void) {
     return &threads;
 }
 
+#if defined(__x86_64__)
+/// Whether the CPU has all these features of leaves 1 and 7, and the system saves these registers (bits of
+/// XCR0). Asked of the CPU itself: the compiler's own __builtin_cpu_supports knows every model of it, and
+/// would take 4 KB.
+static bool has_features(unsigned leaf1, unsigned leaf7, unsigned registers) {
+    unsigned a, b, c, d, state, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & bit_OSXSAVE) == 0 || (c & leaf1) != leaf1)
+        return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & leaf7) != leaf7)
+        return false;
+    __asm__("xgetbv" : "=a"(state), "=d"(high) : "c"(0));
+    return (state & registers) == registers;
+}
+#endif
+
 int32_t support_has_avx2(void) {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2");
+    return has_features(bit_AVX | bit_FMA | bit_F16C, bit_AVX2 | bit_BMI | bit_BMI2, 0x06);
 #else
     return 0;
 #endif
@@ -32,9 +50,8 @@ int32_t support_has_avx2(void) {
 
 int32_t support_has_avx512(void) {
 #if defined(__x86_64__)
-    return support_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
+    unsigned features = bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL;
+    return support_has_avx2() && has_features(0, features, 0xe6);
 #else
     return 0;
 #endif
