@@ -11,7 +11,7 @@ struct GradientTile {
     let present: Int
     let n: Int
     /// From an element to the one that is asked for with it, as rows are too short for the CPU to read ahead by itself: in
-    /// the next panel; or, of a panel too tall to wait in a cache, some rows on.
+    /// the next panel; or, of a panel too tall to wait in a cache, some rows on. Of softmax 0 where inputs are near.
     let ahead: Int
     /// Whether g and y are asked for with the sums and the results, or only g with those and y with these, which is enough
     /// for panels that are close.
@@ -136,7 +136,8 @@ func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<La
     sumBlock(.logSoftmax, tile, sums)
 }
 
-/// The sum of a vector of slices no longer than there are virtual lanes, `ahead` bytes from the one asked for.
+/// The sum of a vector of slices no longer than there are virtual lanes, `ahead` bytes from the one asked for (of softmax 0
+/// for none).
 @inline(__always)
 func shortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: Int, ahead: Int) -> Pair {
     #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
@@ -153,7 +154,7 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     @inline(__always)
     func term(_ i: Int) -> Pair {
         let (g, y) = (g.from(i).address, y.from(i).address)
-        vector_prefetch(g + ahead)
+        if op == .logSoftmax || ahead != 0 { vector_prefetch(g + ahead) }
         var sum = LaneSum()
         sum.add(op, vector_load(g), vector_load(y))
         return sum.pair
@@ -174,6 +175,125 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     @inline(never)
     func shortLogSoftmaxBackwardSum(_ g: Operand, _ n: Int, ahead: Int) -> Pair {
         inlinedShortSum(.logSoftmax, g, g, n, ahead: ahead)
+    }
+#endif
+
+#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+    // Sums of slices longer than there are virtual lanes from registers, 32 of which hold those of a few virtual lanes of one
+    // vector or two: they need not be loaded and stored with each element. In the order of `sumOfLanes`, whose third quad is
+    // added to the first, and the fourth to the second.
+
+    /// The softmax sums of one vector of columns, for the first places of a table.
+    @inline(never)
+    @_optimize(speed)
+    func setSoftmaxBackwardSum(
+        _ g: Operand, _ y: Operand, _ n: Int, _ table: SliceTable, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        let whole = n & ~(virtualLanes &- 1)
+        @inline(__always)
+        func quad(_ lane: Int) -> PairQuad {
+            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
+            @inline(__always)
+            func add(_ i: Int, _ sum: inout LaneSum) {
+                sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
+            }
+            var i = lane
+            while i < whole {
+                add(i, &a)
+                add(i &+ 1, &b)
+                add(i &+ 2, &c)
+                add(i &+ 3, &d)
+                i &+= virtualLanes
+            }
+            if i < n { add(i, &a) }
+            if i &+ 1 < n { add(i &+ 1, &b) }
+            if i &+ 2 < n { add(i &+ 2, &c) }
+            if i &+ 3 < n { add(i &+ 3, &d) }
+            return PairQuad(a: a.pair, b: b.pair, c: c.pair, d: d.pair)
+        }
+        for half in 0..<2 {
+            let two = quad(4 &* half) + quad(4 &* half &+ 8)
+            if half == 0 {
+                (sums[0], sums[1]) = (LaneSum(two.a), LaneSum(two.b))
+                (sums[2], sums[3]) = (LaneSum(two.c), LaneSum(two.d))
+            } else {
+                let others = PairQuad(a: sums[0].pair, b: sums[1].pair, c: sums[2].pair, d: sums[3].pair)
+                table.setSum(from: 0, (others + two).total)
+            }
+        }
+    }
+
+    /// Whether the softmax sums of a tile are taken from registers: not where its rows are far away and many, or a page or more
+    /// apart, as they are better read as far as the tile goes then.
+    private func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
+        let isNear = tile.ahead == 0
+        return tile.vectors > 1 && tile.n > virtualLanes
+            && (isNear || tile.n <= 512 && tile.g.stride <= 4096)
+    }
+
+    /// The softmax sums of a tile, two vectors at a time, for `table` from `first` on.
+    @inline(never)
+    @_optimize(speed)
+    private func setSoftmaxBackwardSums(
+        _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        var v = 0
+        while v < tile.vectors {
+            // The last, if alone, with the one before it.
+            let column = min(v, tile.vectors &- 2) &* lanes
+            setSums(ofTwo: tile.columns(column, 2 &* lanes), table, first &+ column, sums)
+            v &+= 2
+        }
+    }
+
+    @inline(__always)
+    private func setSums(
+        ofTwo tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        let (g, y, n) = (tile.g, tile.y, tile.n)
+        let whole = n & ~(virtualLanes &- 1)
+        for step in 0..<4 {
+            let (half, isLater) = (step &>> 1, step & 1 == 1)
+            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
+            var (nextA, nextB, nextC, nextD) = (a, b, c, d)
+            @inline(__always)
+            func add(_ i: Int, _ sum: inout LaneSum, _ next: inout LaneSum) {
+                let (g, y) = (g.from(i).address, y.from(i).address)
+                sum.add(.softmax, vector_load(g), vector_load(y))
+                next.add(.softmax, vector_load(g + vectorBytes), vector_load(y + vectorBytes))
+            }
+            var i = 4 &* half &+ (isLater ? 8 : 0)
+            while i < whole {
+                add(i, &a, &nextA)
+                add(i &+ 1, &b, &nextB)
+                add(i &+ 2, &c, &nextC)
+                add(i &+ 3, &d, &nextD)
+                i &+= virtualLanes
+            }
+            if i < n { add(i, &a, &nextA) }
+            if i &+ 1 < n { add(i &+ 1, &b, &nextB) }
+            if i &+ 2 < n { add(i &+ 2, &c, &nextC) }
+            if i &+ 3 < n { add(i &+ 3, &d, &nextD) }
+            let own = sums + 8 &* half
+            if isLater {
+                a.high += own[0].high
+                b.high += own[1].high
+                c.high += own[2].high
+                d.high += own[3].high
+                nextA.high += own[4].high
+                nextB.high += own[5].high
+                nextC.high += own[6].high
+                nextD.high += own[7].high
+            }
+            (own[0], own[1], own[2], own[3]) = (a, b, c, d)
+            (own[4], own[5], own[6], own[7]) = (nextA, nextB, nextC, nextD)
+        }
+        for v in 0..<2 {
+            @inline(__always)
+            func pair(_ i: Int) -> Pair { sums[4 &* v &+ i].pair + sums[4 &* v &+ 8 &+ i].pair }
+            let quad = PairQuad(a: pair(0), b: pair(1), c: pair(2), d: pair(3))
+            table.setSum(from: first &+ v &* lanes, quad.total)
+        }
     }
 #endif
 
@@ -222,6 +342,12 @@ func addBlock(
         return
     }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+        if isFirst && op == .softmax && areTakenFromRegisters(tile) {
+            setSoftmaxBackwardSums(tile, table, first, sums)
+            return
+        }
+    #endif
     if op == .softmax {
         softmaxBackwardSum(tile, sums)
     } else {

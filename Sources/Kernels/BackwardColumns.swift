@@ -24,6 +24,16 @@ private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 
 /// read both inputs, only where the second cache holds them.
 private func isWide(_ op: Operation, _ n: Int) -> Bool { n > virtualLanes && (op == .logSoftmax || n <= 256) }
 
+/// Slices up to this long are summed from registers and their gradients written at once, while the first cache holds them.
+/// Of inputs far away those up to `virtualLanes` are: rows of more are better read as far as a panel goes.
+private var longestFused: Int {
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+        return 4 &* virtualLanes
+    #else
+        return virtualLanes
+    #endif
+}
+
 /// Up to so many elements rows are put aside before they are written past the caches.
 private var longestAside: Int { 128 }
 
@@ -38,54 +48,62 @@ private func fitsFirstCache(_ n: Int, _ g: Int, _ y: Int, _ out: Int) -> Bool {
     return bytes <= 8 &* page
 }
 
-/// The backward operation on `columns` slices, a panel at a time.
+/// The backward operation on `columns` slices in each of `groups`, a panel at a time.
 @inline(never)
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ columns: Int, _ n: Int, next: Int, _ scratch: Scratch, streaming: Bool
+    _ columns: Int, _ groups: swiftmax_groups, _ n: Int, next: Int, _ scratch: Scratch, streaming: Bool,
+    far: Bool
 ) {
     let table = scratch.table
     let vectors = tileVectors(stride: g.stride)
     let tileColumns = vectors &* lanes
     let panelColumns = vectors == 8 && isWide(op, n) ? 2 &* tileColumns : tileColumns
     let fuses =
-        op == .softmax && n <= virtualLanes && !streaming && fitsFirstCache(n, g.stride, y.stride, outStride)
-    let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
-    var first = 0
-    while first < columns {
-        let start = first &* elementBytes
-        let left = columns &- first
-        let whole = left / lanes &* lanes
-        let present =
-            first < head ? head : left < lanes ? left : fuses ? whole : min(panelColumns, whole)
-        let rowBytes = min(present, panelColumns) &* elementBytes
-        let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
-        let isLast = left &- present < lanes && present <= panelColumns
-        let panel = GradientTile(
-            g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
-            ahead: isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes,
-            asksForBoth: isTall || streaming)
-        if fuses && present >= lanes {
+        op == .softmax && n <= (far ? virtualLanes : longestFused) && !streaming
+        && fitsFirstCache(n, g.stride, y.stride, outStride)
+    // Those that go through registers gain by not asking for what is near.
+    let isInRegisters = fuses || n > virtualLanes && longestFused > virtualLanes
+    let asks = op == .logSoftmax || far || !isInRegisters
+    for group in 0..<groups.count {
+        let (g, y) = (
+            g.moved(by: group &* groups.input_stride), y.moved(by: group &* groups.other_input_stride)
+        )
+        let out = out + group &* groups.out_stride
+        let areAlike = groups.input_stride == groups.other_input_stride
+        let next = group &+ 1 == groups.count ? next : areAlike ? groups.input_stride : 0
+        let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
+        var first = 0
+        while first < columns {
+            let start = first &* elementBytes
+            let left = columns &- first
+            let whole = left / lanes &* lanes
+            let present =
+                first < head ? head : left < lanes ? left : fuses ? whole : min(panelColumns, whole)
+            let rowBytes = min(present, panelColumns) &* elementBytes
+            let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
+            let isLast = left &- present < lanes && present <= panelColumns
+            let ahead = isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes
+            let panel = GradientTile(
+                g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
+                ahead: asks ? ahead : 0,
+                asksForBoth: isTall || streaming)
             let out = out.element(first)
-            if areTinyGradients(n) {
-                writeTinySoftmaxBackward(panel, out, outStride, table, scratch)
-            } else {
-                writeShortSoftmaxBackward(panel, out, outStride, table, scratch)
-            }
             first &+= present
-            continue
-        }
-        let out = out.element(first)
-        if setBackwardResults(op, panel, tileColumns, table, scratch) {
-            if op == .softmax {
+            if fuses && present >= lanes {
+                if areTinyGradients(n) {
+                    writeTinySoftmaxBackward(panel, out, outStride, table, scratch)
+                } else {
+                    writeShortSoftmaxBackward(panel, out, outStride, table, scratch)
+                }
+            } else if !setBackwardResults(op, panel, tileColumns, table, scratch) {
+                writeUnusualBackward(op, panel, out, outStride, table, scratch)
+            } else if op == .softmax {
                 writeSoftmaxBackward(panel, out, outStride, table, scratch.spare, streaming: streaming)
             } else {
                 writeLogSoftmaxBackward(panel, out, outStride, table, streaming: streaming)
             }
-        } else {
-            writeUnusualBackward(op, panel, out, outStride, table, scratch)
         }
-        first &+= present
     }
 }
 
@@ -106,6 +124,21 @@ private func setBackwardResults(
 
 // MARK: Results
 
+/// The softmax sum of a vector of slices no longer than `longestFused`.
+@inline(__always)
+private func fusedSum(
+    _ g: Operand, _ y: Operand, _ n: Int, ahead: Int, _ table: SliceTable, _ scratch: Scratch
+) -> Pair {
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+        if n > virtualLanes {
+            let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+            setSoftmaxBackwardSum(g, y, n, table, sums)
+            return table.sum(from: 0)
+        }
+    #endif
+    return shortSum(.softmax, g, y, n, ahead: ahead)
+}
+
 /// The gradients of whole vectors of short columns, one after another, as their constants need not be kept then.
 @inline(never)
 func writeShortSoftmaxBackward(
@@ -116,7 +149,7 @@ func writeShortSoftmaxBackward(
     for v in 0..<panel.vectors {
         let offset = v &* vectorBytes
         let (g, y, out) = (panel.g.moved(by: offset), panel.y.moved(by: offset), out + offset)
-        let sum = shortSum(.softmax, g, y, n, ahead: ahead)
+        let sum = fusedSum(g, y, n, ahead: ahead, table, scratch)
         let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
         if !result.isOrdinary {
             writeUnusualVector(panel, v, out, outStride, table, scratch)

@@ -17,30 +17,45 @@ func loadAlternate(_ address: UnsafeRawPointer) -> Vector {
     vector_alternate(vector_load(address), vector_load(address.element(lanes &- 1)))
 }
 
-/// Copies `count` columns (at most a table's) of `n` elements into a panel, and notes their maxima. Rows of a matrix are
+/// Copies the block of a tile's elements that begins at `start` into a panel, and notes the maxima. Rows of a matrix are
 /// often a power of two apart and would evict each other from the caches, were they to be read twice.
+@inline(never)
 func copyToPanel(
+    _ tile: Tile, from start: Int, _ panel: UnsafeMutableRawPointer, _ table: SliceTable
+) {
+    let (n, vectors) = (min(block, tile.n &- start), tile.groupColumns / lanes)
+    for group in 0..<tile.groups {
+        copyColumns(
+            tile.address + (group &* tile.groupStride &+ start &* tile.stride), tile.elements, tile.stride,
+            tile.columns, n, panel + group &* vectors &* n &* vectorBytes, table, group &* tile.groupColumns)
+    }
+}
+
+/// Copies `count` columns of `n` elements, those of a table from `first` on.
+@inline(never)
+private func copyColumns(
     _ x: UnsafeRawPointer, _ elements: Elements, _ stride: Int, _ count: Int, _ n: Int,
-    _ panel: UnsafeMutableRawPointer, _ table: SliceTable
+    _ panel: UnsafeMutableRawPointer, _ table: SliceTable, _ first: Int
 ) {
     switch elements {
     case .own, .reversed:
-        copyToPanel(x, step: elementBytes, stride, count, n, panel, table) { load($0, $1) }
+        copyColumns(x, step: elementBytes, stride, count, n, panel, table, first) { load($0, $1) }
     case .alternate:
-        copyToPanel(x, step: 2 &* elementBytes, stride, count, n, panel, table) {
+        copyColumns(x, step: 2 &* elementBytes, stride, count, n, panel, table, first) {
             $1 == lanes ? loadAlternate($0) : loadAlternate($0, $1)
         }
     #if SWIFTMAX_FLOAT32
         case .halves(let format):
-            copyToPanel(x, step: 2, stride, count, n, panel, table) { format.load($0, 0, $1) }
+            copyColumns(x, step: 2, stride, count, n, panel, table, first) { format.load($0, 0, $1) }
     #endif
     }
 }
 
 @inline(__always)
-private func copyToPanel(
+private func copyColumns(
     _ x: UnsafeRawPointer, step: Int, _ stride: Int, _ count: Int, _ n: Int,
-    _ panel: UnsafeMutableRawPointer, _ table: SliceTable, load: (UnsafeRawPointer, Int) -> Vector
+    _ panel: UnsafeMutableRawPointer, _ table: SliceTable, _ first: Int,
+    load: (UnsafeRawPointer, Int) -> Vector
 ) {
     let columnBytes = n &* vectorBytes
     let line = 64
@@ -70,10 +85,10 @@ private func copyToPanel(
             c = maximum(c, values.2)
             d = maximum(d, values.3)
         }
-        table.setMax(a, from: column)
-        table.setMax(b, from: column &+ lanes)
-        table.setMax(c, from: column &+ 2 &* lanes)
-        table.setMax(d, from: column &+ 3 &* lanes)
+        table.setMax(a, from: first &+ column)
+        table.setMax(b, from: first &+ column &+ lanes)
+        table.setMax(c, from: first &+ column &+ 2 &* lanes)
+        table.setMax(d, from: first &+ column &+ 3 &* lanes)
         target += 4 &* columnBytes
         column &+= 4 &* lanes
     }
@@ -90,7 +105,7 @@ private func copyToPanel(
             vector_store(target + i &* vectorBytes, value)
             largest = maximum(largest, value)
         }
-        table.setMax(largest, from: column)
+        table.setMax(largest, from: first &+ column)
         target += columnBytes
         column &+= lanes
     }

@@ -6,15 +6,23 @@
 import CKernels
 import CVector
 
-/// Where a tile of columns lies: `count` slices of `n` elements each, `stride` bytes from one element to the next.
+/// Where a tile of columns lies: slices of `n` elements each, `stride` bytes from one element to the next; `columns` of them
+/// side by side, in each of some groups.
 struct Tile {
     let address: UnsafeRawPointer
     let elements: Elements
     let stride: Int
-    let count: Int
+    let columns: Int
+    let groups: Int
+    let groupStride: Int
+    let outGroupStride: Int
     let n: Int
     /// The one that is taken next.
     let next: Asked
+
+    /// The columns of a group, filled up to whole vectors where there are several.
+    @inline(__always) var groupColumns: Int { groups > 1 ? (columns &+ lanes &- 1) & ~(lanes &- 1) : columns }
+    @inline(__always) var count: Int { groups &* groupColumns }
 }
 
 /// Where the exponentials of columns are kept until their sums are known, in whole vectors.
@@ -71,16 +79,25 @@ private func sumOfShort(
     return sumOfLanes(sums, 8)
 }
 
-/// As `sumRow`, for a vector of columns.
+/// The sum of a vector of columns from those of the virtual lanes. Shared, as it is large and called seldom.
+@inline(never)
+private func setSum(
+    ofVirtualLanes sums: UnsafeMutablePointer<LaneSum>, _ table: SliceTable, _ column: Int
+) {
+    table.setSum(from: column, sumOfLanes(sums, virtualLanes))
+}
+
+/// As `sumRow`, for the vector of columns from `column` on, for a table.
 ///
 /// - Parameters:
 ///   - kept: where all terms are kept; nil keeps none.
 ///   - term: what is summed of an exponential.
 @inline(__always)
-func sumColumns(
-    _ n: Int, magic: Vector, _ scratch: Scratch, kept: ExponentialPanel?, argument: (Int) -> Vector,
-    term: (_ i: Int, _ e: Exponential) -> Exponential
-) -> Pair {
+func setSum(
+    from column: Int, _ n: Int, _ table: SliceTable, _ scratch: Scratch, kept: ExponentialPanel?,
+    argument: (Int) -> Vector, term: (_ i: Int, _ e: Exponential) -> Exponential
+) {
+    let magic = table.magic(from: column)
     /// The terms of four elements from i on, `step` apart.
     @inline(__always)
     func four(_ i: Int, _ step: Int) -> ExponentialQuad {
@@ -110,7 +127,10 @@ func sumColumns(
         i &+= 1
     }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-    if n <= shortLength { return sumOfShort(last, n, sums) }
+    if n <= shortLength {
+        table.setSum(from: column, sumOfShort(last, n, sums))
+        return
+    }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
@@ -130,7 +150,7 @@ func sumColumns(
         sum.add(missed: missed + missedLater)
         sums[lane] = LaneSum(sum.pair)
     }
-    return sumOfLanes(sums, virtualLanes)
+    setSum(ofVirtualLanes: sums, table, column)
 }
 
 /// Columns of at most one block each, copied to where each vector of them is contiguous. Their numbers are the first
@@ -170,13 +190,12 @@ func softmaxSums(
         let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
         let low = table.low(from: column)
         let asked = columns.asked.element(column)
-        let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: kept) { i in
+        setSum(from: column, columns.n, table, scratch, kept: kept) { i in
             asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { _, e in
             e
         }
-        table.setSum(from: column, sum)
         column &+= lanes
     }
 }
@@ -193,7 +212,7 @@ func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTab
         let (zero, one) = (splat(0), splat(1))
         var count = zero
         let asked = columns.asked.element(column)
-        let sum = sumColumns(columns.n, magic: table.magic(from: column), scratch, kept: nil) { i in
+        setSum(from: column, columns.n, table, scratch, kept: nil) { i in
             asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
@@ -201,7 +220,6 @@ func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTab
             count = vector_if_equal(value, max, count + one, count)
             return Exponential(tail: e.tail, power: vector_if_equal(value, max, zero, e.power))
         }
-        table.setSum(from: column, sum)
         table.setCount(from: column, vector_widen(count))
         column &+= lanes
     }
@@ -282,10 +300,9 @@ func tileStats(
     var areOrdinary = true
     var start = 0
     while start < tile.n {
-        let first = tile.address + start &* tile.stride
         let columns = ColumnBatch(tile, from: start, elements: panel)
         let part = start == 0 ? table : scratch.blockTable
-        copyToPanel(first, tile.elements, tile.stride, tile.count, columns.n, panel, part)
+        copyToPanel(tile, from: start, panel, part)
         if let known { part.copyMaxima(of: known, columns.count) }
         areOrdinary = columnStats(kind, columns, tails: tails, scratch, part)
         if start > 0 { table.append(part, columns.count, kind) }

@@ -3,12 +3,12 @@
 import CKernels
 import CVector
 
-/// The forward operation on `columns` slices, a tile at a time.
+/// The forward operation on `columns` slices in each of `groups`, a tile at a time: of small groups several.
 @inline(never)
 func forwardColumns(
     _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
-    _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ n: Int, _ scratch: Scratch,
-    streaming: Bool, next: Asked
+    _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ groups: swiftmax_groups, _ n: Int,
+    _ scratch: Scratch, streaming: Bool, next: Asked
 ) {
     let table = scratch.table
     let columnBytes = min(n, block) &* vectorBytes
@@ -19,20 +19,32 @@ func forwardColumns(
     // In fours, as they are copied and written.
     let vectors = bytes / columnBytes
     let width = min(SliceTable.capacity, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
+    // Whole groups, each filled up to whole vectors.
+    let tileGroups = n <= block ? max(1, width / ((columns &+ lanes &- 1) & ~(lanes &- 1))) : 1
 
-    var first = 0
-    while first < columns {
+    var (group, first) = (0, 0)
+    while group < groups.count {
         let count = min(width, columns &- first)
-        let address = x + first &* elements.stride
+        let together = min(tileGroups, groups.count &- group)
+        let address = x + (group &* groups.input_stride &+ first &* elements.stride)
+        let out = out + (group &* groups.out_stride &+ first &* elements.resultBytes)
+        first &+= count
+        let isEnd = first == columns
+        if isEnd { (group, first) = (group &+ together, 0) }
+        // Where groups end, what follows lies there without gaps, or is not worth asking for.
         let following = Asked(
-            swiftmax_next(
-                address: address + count &* elements.stride, row_stride: xStride,
-                column_stride: elements.stride))
+            isEnd
+                ? swiftmax_next(
+                    address: x + group &* groups.input_stride, row_stride: lanes &* elements.stride,
+                    column_stride: n &* elements.stride)
+                : swiftmax_next(
+                    address: address + count &* elements.stride, row_stride: xStride,
+                    column_stride: elements.stride))
         let tile = Tile(
-            address: address, elements: elements, stride: xStride, count: count, n: n,
-            next: first &+ count == columns ? next : following)
+            address: address, elements: elements, stride: xStride, columns: count,
+            groups: together, groupStride: groups.input_stride, outGroupStride: groups.out_stride, n: n,
+            next: group == groups.count ? next : following)
         setConstants(op, tile, panel, tails: keeps ? kept.tails : nil, scratch)
-        let out = out + first &* elements.resultBytes
         let source =
             n <= block
             ? ColumnSource(address: panel, stride: vectorBytes, step: columnBytes)
@@ -51,7 +63,6 @@ func forwardColumns(
                 }
             }
         }
-        first &+= count
     }
 }
 
@@ -66,7 +77,7 @@ private func setConstants(
     let table = scratch.table
     #if SWIFTMAX_FLOAT32
         if areTiny(op, tile.n) {
-            copyToPanel(tile.address, tile.elements, tile.stride, tile.count, tile.n, panel, table)
+            copyToPanel(tile, from: 0, panel, table)
             setTinyResults(op, ColumnBatch(tile, from: 0, elements: panel), table)
             return
         }
@@ -78,7 +89,7 @@ private func setConstants(
         table.setShifts(tile.count)
     } else if !areOrdinary && tails == nil {
         // The elements as they were.
-        copyToPanel(tile.address, tile.elements, tile.stride, tile.count, tile.n, panel, table)
+        copyToPanel(tile, from: 0, panel, table)
     }
     table.setResults(op, tile.count)
 }
@@ -167,30 +178,34 @@ private func writeResults(
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ tile: Tile, streaming: Bool,
     room: UnsafeMutableRawPointer, _ write: (_ target: TileResult, _ i: Int, _ column: Int) -> Void
 ) {
-    let rowBytes = tile.count &* elementBytes
-    let isAligned = (Int(bitPattern: out) | outStride) & 63 == 0
+    let rowBytes = tile.columns &* elementBytes
+    let isAligned = (Int(bitPattern: out) | outStride | tile.outGroupStride) & 63 == 0
     let isNarrowed = tile.elements.resultBytes < elementBytes
     let isAside = isNarrowed || streaming && !isAligned && rowBytes >= 256
     let rows = isAside ? max(1, 16384 / rowBytes) : tile.n
-    let (address, stride) = isAside ? (room, rowBytes) : (out, outStride)
-    var i = 0
-    while i < tile.n {
-        let part = min(rows, tile.n &- i)
-        var column = 0
-        while column < tile.count {
-            let vectors = min(4, (tile.count &- column) / lanes)
-            let present = vectors == 0 ? tile.count &- column : vectors &* lanes
-            let target = TileResult(
-                address: address.element(column), stride: stride, present: present, n: part,
-                streaming: streaming && isAligned && !isAside)
-            write(target, i, column)
-            column &+= present
+    for group in 0..<tile.groups {
+        let (out, first) = (out + group &* tile.outGroupStride, group &* tile.groupColumns)
+        var i = 0
+        while i < tile.n {
+            let part = min(rows, tile.n &- i)
+            let (address, stride) = isAside ? (room, rowBytes) : (out, outStride)
+            var column = 0
+            while column < tile.columns {
+                let vectors = min(4, (tile.columns &- column) / lanes)
+                let present = vectors == 0 ? tile.columns &- column : vectors &* lanes
+                let target = TileResult(
+                    address: address.element(column), stride: stride, present: present, n: part,
+                    streaming: streaming && isAligned && !isAside)
+                write(target, i, first &+ column)
+                column &+= present
+            }
+            if isAside {
+                bring(
+                    room, tile.elements, out + i &* outStride, outStride, part, tile.columns,
+                    streaming: streaming)
+            }
+            i &+= rows
         }
-        if isAside {
-            bring(
-                room, tile.elements, out + i &* outStride, outStride, part, tile.count, streaming: streaming)
-        }
-        i &+= rows
     }
 }
 

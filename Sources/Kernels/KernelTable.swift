@@ -9,9 +9,9 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             far: far != 0, next: Asked(next))
     }
     kernels.pointee.forward_columns = {
-        op, elements, x, xStride, out, outStride, columns, n, scratch, streaming, next in
+        op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming, next in
         forwardColumns(
-            Operation(op), Elements(elements), x!, xStride, out!, outStride, columns, n,
+            Operation(op), Elements(elements), x!, xStride, out!, outStride, columns, groups, n,
             Scratch(address: scratch!), streaming: streaming != 0, next: Asked(next))
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch, next in
@@ -47,10 +47,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0, far: far != 0)
     }
     kernels.pointee.backward_columns = {
-        op, g, gStride, y, yStride, out, outStride, columns, n, next, scratch, streaming in
+        op, g, gStride, y, yStride, out, outStride, columns, groups, n, next, scratch, streaming, far in
         backwardColumns(
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
-            out!, outStride, columns, n, next: next, Scratch(address: scratch!), streaming: streaming != 0)
+            out!, outStride, columns, groups, n, next: next, Scratch(address: scratch!),
+            streaming: streaming != 0, far: far != 0)
     }
     kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch in
         let scratch = Scratch(address: scratch!)

@@ -18,8 +18,13 @@ import CVector
     @inline(never)
     @_optimize(speed)
     func setTinyResults(_ op: Operation, _ columns: ColumnBatch, _ table: SliceTable) {
-        if columns.count <= lanes { return setTinyResults(op, columns, table, as: Single.self) }
-        setTinyResults(op, columns, table, as: Quad.self)
+        #if SWIFTMAX_BASELINE && arch(x86_64)
+            // For a CPU as old as that it is not worth the size.
+            setTinyResults(op, columns, table, as: Single.self)
+        #else
+            if columns.count <= lanes { return setTinyResults(op, columns, table, as: Single.self) }
+            setTinyResults(op, columns, table, as: Quad.self)
+        #endif
     }
 
     @inline(__always)
@@ -97,7 +102,7 @@ import CVector
             let stride = count &* elementBytes
             transpose(x + first &* xStride, xStride, columns, stride, count, n)
             forwardColumns(
-                op, .own, columns, stride, results, stride, count, n, scratch, streaming: false,
+                op, .own, columns, stride, results, stride, count, .single, n, scratch, streaming: false,
                 next: .nothing)
             transpose(results, stride, out + first &* outStride, outStride, op == .logsumexp ? 1 : n, count)
             first &+= count

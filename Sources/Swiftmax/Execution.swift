@@ -63,17 +63,19 @@ extension Work {
     @inline(never)
     func callColumns(
         _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer,
-        elements: Int32 = Int32(SWIFTMAX_ELEMENTS_OWN), streaming: Int32 = 0,
+        groups: swiftmax_groups = swiftmax_groups(
+            count: 1, input_stride: 0, other_input_stride: 0, out_stride: 0),
+        elements: Int32 = Int32(SWIFTMAX_ELEMENTS_OWN), streaming: Int32 = 0, far: Int32 = 0,
         next: swiftmax_next = swiftmax_next()
     ) {
         if kind == .forward {
             kernels.pointee.forward_columns(
-                op, elements, a.address, a.stride, out.address, out.stride, columns, n, scratch, streaming,
-                next)
+                op, elements, a.address, a.stride, out.address, out.stride, columns, groups, n, scratch,
+                streaming, next)
         } else {
             kernels.pointee.backward_columns(
-                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, n,
-                next.address.map { $0 - UnsafeRawPointer(a.address) } ?? 0, scratch, streaming)
+                op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, groups, n,
+                next.address.map { $0 - UnsafeRawPointer(a.address) } ?? 0, scratch, streaming, far)
         }
     }
 
@@ -151,17 +153,20 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
     let (columns, width) = (work.across.size(0), work.unitSlices)
     let tiles = (columns &+ width &- 1) / width
     let elements = work.elements(stride: work.across.stride(0, 0))
-    for unit in first..<end {
+    let takesGroups = work.takesGroups
+    var unit = first
+    while unit < end {
         let column = unit % tiles &* width
+        let groups = takesGroups ? min(end &- unit, work.batch.run(from: unit)) : 1
+        let next = unit &+ groups
         func operand(_ i: Int, _ unit: Int, _ column: Int) -> Work.Operand {
             Work.Operand(
                 address: work.start(unit / tiles, i) + column &* work.across.stride(0, i),
                 stride: work.elementStride(i))
         }
-        /// From a unit to the next.
+        /// From these units to the next.
         func distance(_ i: Int) -> Int {
-            let next = unit &+ 1
-            return operand(i, next, next % tiles &* width).address - operand(i, unit, column).address
+            operand(i, next, next % tiles &* width).address - operand(i, unit, column).address
         }
         let count = min(width, columns &- column)
         let odd = work.oddColumns(count)
@@ -170,20 +175,35 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
             work.runHalfColumns(unit / tiles, column, count &- odd, Work.Packs(scratch: scratch))
         } else if count > odd {
             let isWorthIt = work.n &* count >= 1024
-            let isNext = isWorthIt && unit &+ 1 < end && distance(0) == distance(other)
+            let isNext = isWorthIt && next < end && distance(0) == distance(other)
             let x = operand(0, unit, column)
+            let groups = swiftmax_groups(
+                count: groups, input_stride: work.step(0), other_input_stride: work.step(other),
+                out_stride: work.step(work.output))
             let next = swiftmax_next(
                 address: isNext ? x.address + distance(0) : nil, row_stride: x.stride,
                 column_stride: work.across.stride(0, 0))
             work.callColumns(
                 x, operand(other, unit, column), operand(work.output, unit, column), count &- odd, scratch,
-                elements: elements, streaming: work.streaming, next: next)
+                groups: groups, elements: elements, streaming: work.streaming, far: work.far, next: next)
         }
         for column in column &+ count &- odd..<column &+ count {
             work.callPackedColumn(
                 operand(0, unit, column), operand(other, unit, column), operand(work.output, unit, column),
                 Work.Packs(scratch: scratch))
         }
+        unit = next
+    }
+}
+
+extension Work {
+    /// Whether a unit is a group of so few and short columns that several are better taken together.
+    fileprivate var takesGroups: Bool {
+        let columns = across.size(0)
+        if unitSlices < columns || n &* columns > 1024 || oddColumns(columns) > 0 { return false }
+        if kind == .backward && !isWide { return false }
+        // A kernel leaves no gaps between the results of reductions, as there are between columns that fill no vector.
+        return !isReduction || columns % (64 / wideBytes) == 0 && step(output) == columns &* elementBytes
     }
 }
 

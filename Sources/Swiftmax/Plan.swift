@@ -145,6 +145,9 @@ private func areWorthStreaming(
 /// The same of columns, whose output leaves the inner caches between their tiles.
 private var columnStreamingBytes: Int { 4 &* 1024 &* 1024 }
 
+/// Inputs of gradients up to this size are taken for found in the second cache, and columns of them not asked for.
+private var nearColumnBytes: Int { 512 &* 1024 }
+
 /// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call.
 private var unitBytes: Int { 65536 }
 
@@ -187,6 +190,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     if columns >= 0 && areColumns(work, columns) {
         work.takeColumns(columns)
         work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0
+        work.far = elements &* work.elementBytes > nearColumnBytes ? 1 : 0
         work.unitSlices = min(
             work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)

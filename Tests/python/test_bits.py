@@ -262,6 +262,44 @@ def test_columns_side_by_side_and_apart(length: int, family: str, name: str, dty
 
 @pytest.mark.skipif(sys.platform != "linux", reason="protects a page as Linux does")
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@pytest.mark.parametrize("columns", [11, 16, 20, 32, 49, 64, 100])
+@pytest.mark.parametrize("length", [2, 5, 10, 20, 33])
+def test_groups_of_columns(length: int, columns: int, name: str, dtype: str) -> None:
+    """Many short groups side by side in memory, with gaps between them, reversed, and in place."""
+    shape = (37, length, columns)
+    if name in BACKWARD:
+        arrays = list(gradients(name, 10, shape, dtype))
+    else:
+        arrays = [logits("wide", 10, shape, dtype)]
+    rows = [np.ascontiguousarray(np.moveaxis(a, 1, 2)) for a in arrays]
+    expected = call(name, rows, axis=2)
+    if name != "logsumexp":
+        expected = np.moveaxis(expected, 2, 1)
+    assert call(name, arrays, axis=1).tobytes() == expected.tobytes()
+    apart = [np.repeat(a, 2, axis=0)[::2] for a in arrays]
+    assert call(name, apart, axis=1).tobytes() == expected.tobytes()
+    flipped = [np.flip(np.flip(a, 0).copy(), 0) for a in arrays]
+    assert call(name, flipped, axis=1).tobytes() == expected.tobytes()
+    if name != "logsumexp":
+        out = np.repeat(arrays[0], 3, axis=0)[::3]
+        result = call(name, [out, *arrays[1:]], axis=1, out=out)
+        assert result.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BACKWARD)
+@pytest.mark.parametrize("columns", [16, 37, 64, 530, 4096])
+@pytest.mark.parametrize("length", [15, 17, 31, 32, 33, 50, 64, 65, 127, 200, 513])
+def test_gradients_of_columns(length: int, columns: int, name: str, dtype: str) -> None:
+    """Inputs in the inner caches and beyond them, with rows that are pages apart and not."""
+    arrays = gradients(name, 11, (length, columns), dtype)
+    rows = [np.ascontiguousarray(a.T) for a in arrays]
+    expected = np.ascontiguousarray(call(name, rows, axis=1).T)
+    assert call(name, list(arrays), axis=0).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize("columns", [9, 16, 40, 64, 77, 200])
 def test_nothing_is_read_beyond_an_input(columns: int, name: str, dtype: str) -> None:

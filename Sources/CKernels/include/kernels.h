@@ -76,6 +76,14 @@ typedef struct swiftmax_next {
     intptr_t column_stride;
 } swiftmax_next;
 
+/// Columns that lie side by side in `count` places: so many bytes from one to the next in each array.
+typedef struct swiftmax_groups {
+    intptr_t count;
+    intptr_t input_stride;
+    intptr_t other_input_stride;
+    intptr_t out_stride;
+} swiftmax_groups;
+
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
@@ -85,12 +93,12 @@ typedef struct swiftmax_kernels {
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
                          intptr_t rows, intptr_t n, void *scratch, int32_t streaming, int32_t far,
                          swiftmax_next next);
-    /// `columns` slices of `n` elements each; the elements of a slice are `x_stride` apart. `elements`: how
-    /// those of neighbors lie in `x`, which are not reversed; if in another way than in order, n <=
-    /// SWIFTMAX_BLOCK. Those of 16 bits give such results.
+    /// `columns` slices of `n` elements each, in each of `groups`; the elements of a slice are `x_stride`
+    /// apart. `elements`: how those of neighbors lie in `x`, which are not reversed; if in another way than
+    /// in order, n <= SWIFTMAX_BLOCK. Those of 16 bits give such results.
     void (*forward_columns)(int32_t op, int32_t elements, const void *x, intptr_t x_stride, void *out,
-                            intptr_t out_stride, intptr_t columns, intptr_t n, void *scratch,
-                            int32_t streaming, swiftmax_next next);
+                            intptr_t out_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
+                            void *scratch, int32_t streaming, swiftmax_next next);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
     void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
                       void *scratch, swiftmax_next next);
@@ -112,8 +120,8 @@ typedef struct swiftmax_kernels {
                           int32_t streaming, int32_t far);
     void (*backward_columns)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                              const void *output, intptr_t output_stride, void *grad_input,
-                             intptr_t grad_input_stride, intptr_t columns, intptr_t n, intptr_t next,
-                             void *scratch, int32_t streaming);
+                             intptr_t grad_input_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
+                             intptr_t next, void *scratch, int32_t streaming, int32_t far);
     /// As backward_rows, of rows of at least 32 elements that lie otherwise: of 16 bits, or reversed. Returns
     /// how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
     /// is to be taken by blocks. Null where there is none for this CPU or type.
