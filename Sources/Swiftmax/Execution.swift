@@ -197,10 +197,12 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
 }
 
 extension Work {
-    /// Whether a unit is a group of so few and short columns that several are better taken together.
+    /// Whether a unit is a group of so few and short columns that a kernel had better take several: the forward functions in
+    /// one tile; the backward ones still one by one, which only saves calls.
     fileprivate var takesGroups: Bool {
         let columns = across.size(0)
-        if unitSlices < columns || n &* columns > 1024 || oddColumns(columns) > 0 { return false }
+        let most = kind == .forward ? 1024 : 8192
+        if unitSlices < columns || n &* columns > most || oddColumns(columns) > 0 { return false }
         if kind == .backward && !isWide { return false }
         // A kernel leaves no gaps between the results of reductions, as there are between columns that fill no vector.
         return !isReduction || columns % (64 / wideBytes) == 0 && step(output) == columns &* elementBytes
