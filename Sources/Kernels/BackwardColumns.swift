@@ -66,12 +66,12 @@ func backwardColumns(
     let isInRegisters = fuses || n > virtualLanes && longestFused > virtualLanes
     let asks = op == .logSoftmax || far || !isInRegisters
     for group in 0..<groups.count {
-        let (g, y) = (
-            g.moved(by: group &* groups.input_stride), y.moved(by: group &* groups.other_input_stride)
-        )
+        let moved = group &* groups.input_stride
+        let (g, y) = (g.moved(by: moved), y.moved(by: group &* groups.other_input_stride))
         let out = out + group &* groups.out_stride
         let areAlike = groups.input_stride == groups.other_input_stride
-        let next = group &+ 1 == groups.count ? next : areAlike ? groups.input_stride : 0
+        let nextGroup = areAlike ? groups.input_stride : 0
+        let next = group &+ 1 < groups.count ? nextGroup : next != 0 ? next &- moved : 0
         let head = streaming || columns < 16 &* lanes ? 0 : headOfColumns(g, y)
         var first = 0
         while first < columns {
