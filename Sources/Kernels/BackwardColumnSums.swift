@@ -223,11 +223,11 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
         }
     }
 
-    /// Whether the softmax sums of a tile are taken from registers: not where its rows are far away and many, or a page or more
-    /// apart, as they are better read as far as the tile goes then.
+    /// Whether the softmax sums of a tile are taken from registers: not where there are several blocks, nor where its rows are
+    /// far away and many, or a page or more apart, as they are better read as far as the tile goes then.
     private func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
         let isNear = tile.ahead == 0
-        return tile.vectors > 1 && tile.n > virtualLanes
+        return tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
             && (isNear || tile.n <= 512 && tile.g.stride <= 4096)
     }
 

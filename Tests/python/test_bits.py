@@ -300,6 +300,20 @@ def test_gradients_of_columns(length: int, columns: int, name: str, dtype: str) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BACKWARD)
+@pytest.mark.parametrize("columns", [16, 37, 100])
+@pytest.mark.parametrize("length", [20, 100, 4096, 4097, 9001])
+def test_gradients_of_columns_apart(length: int, columns: int, name: str, dtype: str) -> None:
+    """Columns that lie side by side, and such as are packed, of one block and of several."""
+    arrays = gradients(name, 12, (length, columns), dtype)
+    rows = [np.ascontiguousarray(a.T) for a in arrays]
+    expected = np.ascontiguousarray(call(name, rows, axis=1).T)
+    for step in (1, 2, 3):
+        apart = [np.repeat(a, step, axis=1)[:, ::step] for a in arrays]
+        assert call(name, apart, axis=0).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize("columns", [9, 16, 40, 64, 77, 200])
 def test_nothing_is_read_beyond_an_input(columns: int, name: str, dtype: str) -> None:
