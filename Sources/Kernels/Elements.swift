@@ -42,12 +42,3 @@ enum Elements {
         return elementBytes
     }
 }
-
-extension swiftmax_groups {
-    /// Columns in one place.
-    static var single: swiftmax_groups {
-        @inline(__always) get {
-            swiftmax_groups(count: 1, input_stride: 0, other_input_stride: 0, out_stride: 0)
-        }
-    }
-}

@@ -148,7 +148,8 @@ func backwardTinyRows(
         transpose(y.from(first).address, y.stride, columns.y, stride, count, n)
         backwardColumns(
             op, Operand(address: columns.g, stride: stride), Operand(address: columns.y, stride: stride),
-            columns.g, stride, count, .single, n, next: 0, scratch, streaming: false, far: false)
+            columns.g, stride, count, swiftmax_single_group(), n, next: 0, scratch, streaming: false,
+            far: false)
         transpose(columns.g, stride, out + first &* outStride, outStride, n, count)
         first &+= most
     }

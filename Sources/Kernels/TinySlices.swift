@@ -102,7 +102,8 @@ import CVector
             let stride = count &* elementBytes
             transpose(x + first &* xStride, xStride, columns, stride, count, n)
             forwardColumns(
-                op, .own, columns, stride, results, stride, count, .single, n, scratch, streaming: false,
+                op, .own, columns, stride, results, stride, count, swiftmax_single_group(), n, scratch,
+                streaming: false,
                 next: .nothing)
             transpose(results, stride, out + first &* outStride, outStride, op == .logsumexp ? 1 : n, count)
             first &+= count

@@ -63,8 +63,7 @@ extension Work {
     @inline(never)
     func callColumns(
         _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer,
-        groups: swiftmax_groups = swiftmax_groups(
-            count: 1, input_stride: 0, other_input_stride: 0, out_stride: 0),
+        groups: swiftmax_groups = swiftmax_single_group(),
         elements: Int32 = Int32(SWIFTMAX_ELEMENTS_OWN), streaming: Int32 = 0, far: Int32 = 0,
         next: swiftmax_next = swiftmax_next()
     ) {

@@ -84,6 +84,12 @@ typedef struct swiftmax_groups {
     intptr_t out_stride;
 } swiftmax_groups;
 
+/// Columns in one place.
+static inline swiftmax_groups swiftmax_single_group(void) {
+    swiftmax_groups single = {.count = 1};
+    return single;
+}
+
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
