@@ -40,7 +40,7 @@ def float32_errors(n: int) -> Array:
     """The error for every float of that n. A product of floats is exact in double."""
     high = np.float32(constants("withoutLeadingLn2", r"vector_fma\(n, splat\(HEX\)")[-1])
     low = np.float32(constants("trailingLn2", r"n \* splat\(HEX\)")[-1])
-    coefficients = [np.float32(c) for c in constants("expTail", r"splat\(HEX\)")]
+    coefficients = [np.float32(c) for c in constants("expTailParts", r"splat\(HEX\)")]
     ends = np.array([(n - 0.5) * np.log(2), (n + 0.5) * np.log(2)], np.float32)
     if n == 0:
         d = np.concatenate([floats(ends[0], np.float32(-0.1)), floats(np.float32(0.1), ends[1])])

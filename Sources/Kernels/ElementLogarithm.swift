@@ -76,6 +76,11 @@ import CVector
 
     extension BundlePair where B == Single {
         @inline(__always)
+        init(high: Vector, low: Vector) {
+            self.init(high: Single(repeating: high), low: Single(repeating: low))
+        }
+
+        @inline(__always)
         init(sum a: Vector, _ b: Vector) { self.init(sum: Single(repeating: a), Single(repeating: b)) }
 
         @inline(__always) var parts: (high: Vector, low: Vector) { (high.value, low.value) }

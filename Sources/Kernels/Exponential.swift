@@ -146,6 +146,13 @@ struct ExponentialQuad {
 /// - Parameter error: what d was rounded by, if it was.
 @inline(__always)
 func expTail<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> B {
+    let (leading, rest) = expTailParts(d, n, error: error)
+    return leading.map(rest) { $0 + $1 }
+}
+
+/// The same as the sum of two numbers, the second below half of the first.
+@inline(__always)
+func expTailParts<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, rest: B) {
     let leading = d.map(n, withoutLeadingLn2)
     let ownRest = n.map(trailingLn2)
     let rest = error.map { ownRest.map($0) { $0 + $1 } } ?? ownRest
@@ -160,7 +167,7 @@ func expTail<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> B {
         q = q.fma(r, splat(0x1.555494p-3)).together
         q = q.fma(r, splat(0x1.fffffcp-2)).together
     #endif
-    return leading.map(r.map { $0 * $0 }.fma(q, rest)) { $0 + $1 }
+    return (leading, r.map { $0 * $0 }.fma(q, rest))
 }
 
 /// d - n ln2, with as much of ln2 as makes this exact.
@@ -234,19 +241,6 @@ func wideExpTail(_ d: Wide, _ n: Wide) -> Wide {
     let q: Wide = doublePolynomial { q, c in q.map { wide_fma($0, r, splatWide(c)) } ?? splatWide(c) }
     return leading + wide_fma(r * r, q, rest)
 }
-
-#if SWIFTMAX_FLOAT32
-    /// exp(r) - 1 for |r| <= ln2/2 to 2^-34: all that a Float result can use.
-    @inline(__always)
-    func shortExpTail(_ r: Wide) -> Wide {
-        var q = wide_fma(splatWide(0x1.9f08b99ad27a8p-13), r, splatWide(0x1.6d8cd43db9539p-10))
-        q = wide_fma(q, r, splatWide(0x1.1112705462510p-7))
-        q = wide_fma(q, r, splatWide(0x1.55548dfa4773bp-5))
-        q = wide_fma(q, r, splatWide(0x1.55555443ab803p-3))
-        q = wide_fma(q, r, splatWide(0x1.0000003a0c3b9p-1))
-        return wide_fma(r * r, q, r)
-    }
-#endif
 
 /// k of `rounded`, and exp(max - k ln2) = 1 + tail. A maximum outside the exact range, or infinite, counts
 /// as one at its border: such a block either is summed against the slice's own maximum (see

@@ -48,56 +48,48 @@ extension Stats {
         return (inverse, low)
     }
 
-    /// What the sum, scaled by 2^-k and not by exp(-max), is too small by: exp(k ln2 - max) - 1 in Float, and in Double
-    /// exp(max - k ln2) - 1.
+    /// The sum of exp(x - max) over the elements below the maximum. The sum there is was scaled by 2^-k, and not by exp(-max).
     @inline(__always)
-    func maxTail(_ shift: Shift) -> Wide {
+    func others(_ shift: Shift) -> ElementPair {
         let max = wide_narrow(max)
         let near = vector_if_equal(max - max, splat(0), max - shift.base, splat(0))
         #if SWIFTMAX_FLOAT64
-            return wideExpTail(near, shift.k)
-        #else
-            return shortExpTail(
-                wide_fma(
-                    vector_widen(shift.k), splatWide(0x1.62e42fefa39efp-1), -vector_widen(near)))
-        #endif
-    }
-
-    /// The sum of exp(x - max) over all elements but one of those that equal the maximum.
-    @inline(__always)
-    func others(maxTail: Wide) -> Pair {
-        let scale = splatWide(1 / spareScale)
-        #if SWIFTMAX_FLOAT64
             // Scaled last, so that a subnormal result is rounded once.
-            let rest = quotient(sum, Pair(sumOrdered: splatWide(1), maxTail)).scaled(by: scale)
-            let others = Pair(sum: count - splatWide(1), rest.high)
-            return Pair(high: others.high, low: others.low + rest.low)
+            let maxTail = Pair(sumOrdered: splatWide(1), wideExpTail(near, shift.k))
+            return quotient(sum, maxTail).scaled(by: splatWide(1 / spareScale))
         #else
-            let rest = wide_fma(sum.high, maxTail, sum.high) * scale
-            return Pair(high: count - splatWide(1) + rest, low: splatWide(0))
+            // (1 + tail) * sum, with exp(k ln2 - max) = 1 + tail.
+            let (leading, rest) = expTailParts(Single(repeating: -near), Single(repeating: -shift.k))
+            let tail = ElementPair(sumOrdered: leading, rest).parts
+            let high = wide_narrow(sum.high)
+            let low = wide_narrow(sum.high - vector_widen(high))
+            let product = high * tail.high
+            let lower = vector_fma(high, tail.low, vector_fma(low, tail.high, low))
+            let error = lower + vector_product_error(high, tail.high, product)
+            let total = ElementPair(
+                sumOrdered: Single(repeating: high), Single(repeating: product))
+            return ElementPair(
+                high: total.high, low: Single(repeating: total.low.value + error)
+            ).scaled(by: Element(1 / spareScale))
         #endif
     }
 }
 
 extension ElementLogArgument {
-    /// That of `Stats.others`.
+    /// That of log(count + others), for the `others` of stats and a count of at least 1.
     @inline(__always)
-    init(others: Pair) {
+    init(others: ElementPair, and count: Wide) {
         #if SWIFTMAX_FLOAT64
-            self.init(others)
+            let all = Pair(sum: count - splatWide(1), others.high)
+            self.init(Pair(high: all.high, low: all.low + others.low))
         #else
-            let high = wide_narrow(others.high)
-            let low = wide_narrow(others.high - vector_widen(high))
-            self.init(
-                BundlePair(high: Single(repeating: high), low: Single(repeating: low)),
-                and: Single(repeating: splat(1)))
+            self.init(others, and: Single(repeating: wide_narrow(count)))
         #endif
     }
 }
 
-/// What gives the log_softmax of a slice, x - max - log(sum(exp(x - max))), and its logsumexp. The logarithm is
-/// that of 1 + the sum of the others, where nothing cancels: it is right to its last bits next to 0 too, and so is
-/// the difference, as both terms are negative or 0.
+/// What gives the logsumexp of a slice, max + log(sum(exp(x - max))), and its log_softmax. The logarithm is that of 1 + the sum
+/// of the others, where nothing cancels: it is right to its last bits next to 0 too.
 struct LogResult {
     let max: Vector
     let log: Vector
@@ -111,61 +103,56 @@ struct LogResult {
         logLow = low
     }
 
-    /// See `Stats.others`, for which `argument` is.
+    /// See `Stats.others`, for which and a count `argument` is.
     @inline(__always)
-    init(max: Vector, others: Pair, argument: ElementLogArgument) {
+    init(max: Vector, others: ElementPair, and count: Wide, argument: ElementLogArgument) {
         let (log, low) = argument.log.parts
         #if SWIFTMAX_FLOAT64
             // Where it is the sum itself, subnormal ones are not taken through its divisions.
-            let isSum = wide_min(others.high, splatWide(0x1p-120))
+            let all = others.high + (count - splatWide(1))
+            let isSum = wide_min(all, splatWide(0x1p-120))
             self.init(
-                max: max, log: wide_if_equal(isSum, others.high, others.high, log),
-                low: wide_if_equal(isSum, others.high, others.low, low))
+                max: max, log: wide_if_equal(isSum, all, others.high, log),
+                low: wide_if_equal(isSum, all, others.low, low))
         #else
             self.init(max: max, log: log, low: low)
         #endif
     }
 
-    /// max + log. An infinite maximum is the result, unless there was a NaN.
+    /// max + log, rounded, and what that was rounded by. An infinite maximum is the result, unless there was a NaN.
     @inline(__always)
-    var logsumexp: Vector {
+    var logsumexp: (high: Vector, low: Vector) {
         let (sum, error) = ElementPair(sum: max, log).parts
-        return vector_if_equal(max - max, splat(0), sum + (error + logLow), max + (log - log))
+        let isFinite = max - max
+        return (
+            vector_if_equal(isFinite, splat(0), sum, max + (log - log)),
+            vector_if_equal(isFinite, splat(0), error + logLow, splat(0))
+        )
     }
 }
 
-/// What turns the elements of a slice into its log_softmax, (x - max) - log.
+/// What turns the elements of a slice into its log_softmax, x - logsumexp.
 ///
-/// Both terms are negative or 0, so that nothing cancels. The rounding error of x - max is had exactly where
-/// |max| >= |x| (Fast2Sum), and is at most half an ULP of the result elsewhere.
+/// logsumexp is the sum of two numbers, `low` at most half a last place of `high`. x - high is exact within a factor of 2
+/// (Sterbenz), so wherever the result is small beside them, and rounded once elsewhere, where `low` is a rounding at most: an
+/// ULP in all.
 struct LogSoftmaxResult {
-    var max: Vector
-    var logHigh: Vector
-    var logLow: Vector
+    var high: Vector
+    var low: Vector
 
     @inline(__always)
-    init(max: Vector, logHigh: Vector, logLow: Vector) {
-        self.max = max
-        self.logHigh = logHigh
-        self.logLow = logLow
+    init(high: Vector, low: Vector) {
+        self.high = high
+        self.low = low
     }
 
-    /// One slice per lane. With an infinite maximum every log_softmax is NaN, as it is with a NaN in the sum.
+    /// One slice per lane. With an infinite maximum every log_softmax is NaN.
     @inline(__always)
     init(_ result: LogResult) {
-        (logHigh, logLow) = (result.log, result.logLow)
-        let difference = logHigh - logHigh + (result.max - result.max)
-        max = vector_if_equal(difference, splat(0), result.max, splat(.nan))
+        let (sum, rest) = result.logsumexp
+        self.init(high: vector_if_equal(sum - sum, splat(0), sum, splat(.nan)), low: rest)
     }
 
-    /// Some subtractions are FMAs with a factor of 1, as Zen adds on other units than it multiplies.
     @inline(__always)
-    func callAsFunction(_ x: Vector) -> Vector {
-        let one = vector_in_register(splat(1))
-        let d = x - max
-        let error = vector_fma(-one, d + max, x)
-        let y = d + vector_fma(one, error - logLow, -logHigh)
-        // Where x is -inf the error is not a number and d is the result, as it is where d is none; elsewhere y <= d.
-        return vector_min(d, y)
-    }
+    func callAsFunction(_ x: Vector) -> Vector { (x - high) - low }
 }

@@ -61,12 +61,12 @@ struct SliceTable {
 
     private enum Column: Int {
         case max, sumHigh, sumLow, count
-        /// Constants of softmax; log_softmax keeps max and the two parts of the logarithm in the outer three, the
-        /// gradients the two parts of their sum in the last two.
+        /// Constants of softmax; log_softmax keeps the two parts of logsumexp in the last two, the gradients those of
+        /// their sum.
         case base, magic, low, inverse, inverseLow
         case logsumexp
         /// Steps of the logarithm.
-        case maxTail, exponent, argumentHigh, argumentLow
+        case others, othersLow, exponent, argumentHigh, argumentLow
         /// Of the blocks of one row.
         case blockMax
     }
@@ -145,6 +145,12 @@ struct SliceTable {
 
     @inline(__always)
     func setMax(_ max: Vector, from slice: Int) { vector_store(narrow(.max, slice), max) }
+
+    /// The maxima of `count` slices.
+    @inline(__always)
+    func setMax(_ max: Vector, from slice: Int, _ count: Int) {
+        vector_store_partial(narrow(.max, slice), max, count)
+    }
 
     @inline(__always)
     func max(_ slice: Int) -> Element { narrow(.max, slice).load(as: Element.self) }
@@ -293,7 +299,7 @@ struct SliceTable {
         }
     }
 
-    /// The constants of log_softmax, or logsumexp itself; in Double puts `Stats.others` in the place of the sums.
+    /// The constants of log_softmax, or logsumexp itself.
     ///
     /// In steps, each of another vector of slices if there are several, as each takes much longer than it does work.
     @inline(never)
@@ -303,15 +309,14 @@ struct SliceTable {
         var slice = 0
         while slice < count &+ 2 &* lag {
             let (second, third) = (slice &- lag, slice &- 2 &* lag)
-            if slice < count { set(.maxTail, slice, stats(from: slice).maxTail(shift(from: slice))) }
+            if slice < count { setOthers(from: slice, stats(from: slice).others(shift(from: slice))) }
             if second >= 0 && second < count {
-                let others = stats(from: second).others(maxTail: get(.maxTail, second))
-                if elementBytes == 8 { setSum(from: second, others) }
-                set(from: second, ElementLogArgument(others: others))
+                let argument = ElementLogArgument(others: others(from: second), and: get(.count, second))
+                set(from: second, argument)
             }
             if third >= 0 {
                 let result = LogResult(
-                    max: max(from: third), others: sum(from: third),
+                    max: max(from: third), others: others(from: third), and: get(.count, third),
                     argument: logArgument(from: third))
                 set(op, from: third, result)
             }
@@ -325,8 +330,20 @@ struct SliceTable {
         if op == .logSoftmax {
             set(from: slice, LogSoftmaxResult(result))
         } else {
-            vector_store(narrow(.logsumexp, slice), result.logsumexp)
+            let (high, low) = result.logsumexp
+            vector_store(narrow(.logsumexp, slice), high + low)
         }
+    }
+
+    @inline(__always)
+    private func setOthers(from slice: Int, _ others: ElementPair) {
+        vector_store(narrow(.others, slice), others.parts.high)
+        vector_store(narrow(.othersLow, slice), others.parts.low)
+    }
+
+    @inline(__always)
+    private func others(from slice: Int) -> ElementPair {
+        ElementPair(high: vector_load(narrow(.others, slice)), low: vector_load(narrow(.othersLow, slice)))
     }
 
     @inline(__always)
@@ -365,9 +382,8 @@ struct SliceTable {
 
     @inline(__always)
     private func set(from slice: Int, _ result: LogSoftmaxResult) {
-        vector_store(narrow(.base, slice), result.max)
-        vector_store(narrow(.inverse, slice), result.logHigh)
-        vector_store(narrow(.inverseLow, slice), result.logLow)
+        vector_store(narrow(.inverse, slice), result.high)
+        vector_store(narrow(.inverseLow, slice), result.low)
     }
 
     /// The constants of a block of slice 0 with exponentials relative to `max`, by so much too large.
@@ -419,8 +435,7 @@ struct SliceTable {
 
     @inline(__always)
     private func logSoftmaxResult(_ constant: (Column) -> Vector) -> LogSoftmaxResult {
-        LogSoftmaxResult(
-            max: constant(.base), logHigh: constant(.inverse), logLow: constant(.inverseLow))
+        LogSoftmaxResult(high: constant(.inverse), low: constant(.inverseLow))
     }
 
     /// Turns the sums of the first `count` slices into what gives their gradients. False where one needs care; see
