@@ -23,15 +23,15 @@ func loadAlternate(_ address: UnsafeRawPointer) -> Vector {
 func copyToPanel(
     _ tile: Tile, from start: Int, _ panel: UnsafeMutableRawPointer, _ table: SliceTable
 ) {
-    let (n, vectors) = (min(block, tile.n &- start), tile.groupColumns / lanes)
+    let n = min(block, tile.n &- start)
     for group in 0..<tile.groups {
         copyColumns(
             tile.address + (group &* tile.groupStride &+ start &* tile.stride), tile.elements, tile.stride,
-            tile.columns, n, panel + group &* vectors &* n &* vectorBytes, table, group &* tile.groupColumns)
+            tile.columns, n, panel, table, group &* tile.groupColumns)
     }
 }
 
-/// Copies `count` columns of `n` elements, those of a table from `first` on.
+/// Copies `count` columns of `n` elements, those of a panel and a table from `first` on: first those that fill up a vector.
 @inline(never)
 private func copyColumns(
     _ x: UnsafeRawPointer, _ elements: Elements, _ stride: Int, _ count: Int, _ n: Int,
@@ -51,6 +51,10 @@ private func copyColumns(
     }
 }
 
+/// How many of `count` columns from `first` on fill up a vector of columns that has some already.
+@inline(__always)
+func headColumns(_ first: Int, _ count: Int) -> Int { min(count, (0 &- first) & (lanes &- 1)) }
+
 @inline(__always)
 private func copyColumns(
     _ x: UnsafeRawPointer, step: Int, _ stride: Int, _ count: Int, _ n: Int,
@@ -59,8 +63,19 @@ private func copyColumns(
 ) {
     let columnBytes = n &* vectorBytes
     let line = 64
-    var column = 0
-    var target = panel
+    var target = panel + first / lanes &* columnBytes
+    var column = headColumns(first, count)
+    if column > 0 {
+        let head = target.element(first & (lanes &- 1))
+        var largest = splat(-.infinity)
+        for i in 0..<n {
+            let value = load(x + i &* stride, column)
+            vector_store_partial(head + i &* vectorBytes, value, column)
+            largest = maximum(largest, value)
+        }
+        table.setMax(largest, from: first, column)
+        target = panel + (first &+ column) / lanes &* columnBytes
+    }
     // Four vectors at a time read whole cache lines, and several of a row. The next of the row are asked for, if they stay in a
     // cache until then: these are too few for the CPU to read ahead by itself.
     let fourBytes = 4 &* lanes &* step

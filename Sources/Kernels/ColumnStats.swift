@@ -14,15 +14,15 @@ struct Tile {
     let stride: Int
     let columns: Int
     let groups: Int
+    /// From the number of a column to that of the same in the next group.
+    let groupColumns: Int
     let groupStride: Int
     let outGroupStride: Int
     let n: Int
     /// The one that is taken next.
     let next: Asked
 
-    /// The columns of a group, filled up to whole vectors where there are several.
-    @inline(__always) var groupColumns: Int { groups > 1 ? (columns &+ lanes &- 1) & ~(lanes &- 1) : columns }
-    @inline(__always) var count: Int { groups &* groupColumns }
+    @inline(__always) var count: Int { (groups &- 1) &* groupColumns &+ columns }
 }
 
 /// Where the exponentials of columns are kept until their sums are known, in whole vectors.

@@ -19,8 +19,11 @@ func forwardColumns(
     // In fours, as they are copied and written.
     let vectors = bytes / columnBytes
     let width = min(SliceTable.capacity, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
-    // Whole groups, each filled up to whole vectors.
-    let tileGroups = n <= block ? max(1, width / ((columns &+ lanes &- 1) & ~(lanes &- 1))) : 1
+    // Whole groups, as many as stay near. Results of reductions have no gaps.
+    let filled = (columns &+ lanes &- 1) & ~(lanes &- 1)
+    let isShared = op == .logsumexp || swiftmax_groups_share_vectors(columns, lanes)
+    let groupColumns = isShared ? columns : filled
+    let tileGroups = n <= block ? max(1, min(width, tileElements / n) / groupColumns) : 1
 
     var (group, first) = (0, 0)
     while group < groups.count {
@@ -42,29 +45,29 @@ func forwardColumns(
                     column_stride: elements.stride))
         let tile = Tile(
             address: address, elements: elements, stride: xStride, columns: count,
-            groups: together, groupStride: groups.input_stride, outGroupStride: groups.out_stride, n: n,
+            groups: together, groupColumns: groupColumns, groupStride: groups.input_stride,
+            outGroupStride: groups.out_stride, n: n,
             next: group == groups.count ? next : following)
         setConstants(op, tile, panel, tails: keeps ? kept.tails : nil, scratch)
-        let source =
-            n <= block
-            ? ColumnSource(address: panel, stride: vectorBytes, step: columnBytes)
-            : ColumnSource(address: address, stride: xStride, step: vectorBytes)
+        let copied = ColumnSource(address: panel, stride: vectorBytes, step: columnBytes)
+        let source = n <= block ? copied : ColumnSource(address: address, stride: xStride, step: vectorBytes)
         if op == .logsumexp {
             writeLogsumexp(tile, source, out, table, scratch)
         } else {
             writeResults(out, outStride, tile, streaming: streaming, room: scratch.row) { target, i, column in
-                let vector = column / lanes
                 switch op {
                 case .softmax where keeps:
-                    let offset = vector &* columnBytes &+ i &* vectorBytes
-                    writeSoftmax(kept.from(offset), columnBytes, target, table, column)
-                case .softmax: writeSoftmax(source.from(i, vector), target, table, column)
-                default: writeLogSoftmax(source.from(i, vector), target, table, column)
+                    writeSoftmax(kept.from(copied.offset(i, column)), columnBytes, target, table, column)
+                case .softmax: writeSoftmax(source.from(i, column), target, table, column)
+                default: writeLogSoftmax(source.from(i, column), target, table, column)
                 }
             }
         }
     }
 }
+
+/// The elements of several groups in a tile: with their results they should hardly leave the first cache.
+@inline(__always) private var tileElements: Int { 12288 }
 
 /// Leaves the constants of a tile's slices in the first table, and the last block of its elements in `panel`.
 ///
@@ -114,15 +117,15 @@ struct ColumnSource {
     @inline(__always)
     func element(_ i: Int, _ vector: Int) -> UnsafeRawPointer { address + (i &* stride &+ vector &* step) }
 
+    /// Of element i of a column.
     @inline(__always)
-    func from(_ i: Int, _ vector: Int) -> ColumnSource {
-        ColumnSource(address: element(i, vector), stride: stride, step: step)
+    func offset(_ i: Int, _ column: Int) -> Int {
+        i &* stride &+ column / lanes &* step &+ column & (lanes &- 1) &* elementBytes
     }
 
-    /// The first element of a column.
     @inline(__always)
-    func column(_ column: Int) -> UnsafeRawPointer {
-        element(0, column / lanes).element(column & (lanes &- 1))
+    func from(_ i: Int, _ column: Int) -> ColumnSource {
+        ColumnSource(address: address + offset(i, column), stride: stride, step: step)
     }
 }
 
@@ -191,8 +194,10 @@ private func writeResults(
             let (address, stride) = isAside ? (room, rowBytes) : (out, outStride)
             var column = 0
             while column < tile.columns {
-                let vectors = min(4, (tile.columns &- column) / lanes)
-                let present = vectors == 0 ? tile.columns &- column : vectors &* lanes
+                let left = tile.columns &- column
+                let head = headColumns(first &+ column, left)
+                let vectors = min(4, left / lanes)
+                let present = head > 0 ? head : vectors == 0 ? left : vectors &* lanes
                 let target = TileResult(
                     address: address.element(column), stride: stride, present: present, n: part,
                     streaming: streaming && isAligned && !isAside)

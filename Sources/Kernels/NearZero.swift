@@ -191,7 +191,7 @@ private func writeNearZeroLogsumexp(
     _ scratch: Scratch
 ) {
     let result = nearZeroLogsumexp(
-        source.column(slice), source.stride, n, max: Double(table.max(slice)), scratch)
+        source.from(0, slice).address, source.stride, n, max: Double(table.max(slice)), scratch)
     out.element(slice).storeBytes(of: Element(result), as: Element.self)
 }
 

@@ -200,11 +200,12 @@ extension Work {
     /// one tile; the backward ones still one by one, which only saves calls.
     fileprivate var takesGroups: Bool {
         let columns = across.size(0)
-        let most = kind == .forward ? 1024 : 8192
+        let savesVectors = swiftmax_groups_share_vectors(columns, 64 / wideBytes)
+        let most = kind == .backward ? 8192 : savesVectors ? 3072 : 1024
         if unitSlices < columns || n &* columns > most || oddColumns(columns) > 0 { return false }
         if kind == .backward && !isWide { return false }
-        // A kernel leaves no gaps between the results of reductions, as there are between columns that fill no vector.
-        return !isReduction || columns % (64 / wideBytes) == 0 && step(output) == columns &* elementBytes
+        // A kernel leaves no gaps between the results of reductions.
+        return !isReduction || step(output) == columns &* elementBytes
     }
 }
 

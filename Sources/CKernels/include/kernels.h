@@ -90,6 +90,13 @@ static inline swiftmax_groups swiftmax_single_group(void) {
     return single;
 }
 
+/// Whether groups of so many columns go through vectors of `lanes` one after another, without gaps, rather
+/// than each through vectors of its own. That saves vectors, but vectors of two groups are read and written
+/// in parts.
+static inline bool swiftmax_groups_share_vectors(intptr_t columns, intptr_t lanes) {
+    return (-columns & (lanes - 1)) >= lanes / 4;
+}
+
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
