@@ -47,54 +47,71 @@ struct ExponentialPanel {
     }
 }
 
-/// The sum of the n <= `shortLength` terms of a vector of columns, by virtual lanes and in the order of `sumOfLanes`.
+/// What is put down of a vector of columns before it is summed: exponentials or, if `areTerms`, their terms, with the low part
+/// in the place of the tail.
+private struct LastTerms {
+    let panel: ExponentialPanel
+    let areTerms: Bool
+
+    @inline(__always)
+    func set(_ i: Int, _ e: Exponential) {
+        if !areTerms { return panel.store(e, at: i &* vectorBytes) }
+        let term = Term(e)
+        panel.store(Exponential(tail: term.low, power: term.high), at: i &* vectorBytes)
+    }
+
+    @inline(__always)
+    func exponential(_ i: Int) -> Exponential { panel.load(at: i &* vectorBytes) }
+
+    @inline(__always)
+    func term(_ i: Int) -> Term {
+        let e = exponential(i)
+        return areTerms ? Term(high: e.power, low: e.tail) : Term(e)
+    }
+}
+
+/// The sum of n <= `shortLength` terms of a vector of columns, virtual lane by virtual lane.
 @inline(__always)
-private func sumOfShort(
-    _ terms: ExponentialPanel, _ n: Int, _ sums: UnsafeMutablePointer<LaneSum>
-) -> Pair {
+private func sumOfShort(_ n: Int, _ room: UnsafeMutableRawPointer, _ term: (_ i: Int) -> Term) -> Pair {
+    /// Virtual lane i and, of sixteen, i + 8.
     @inline(__always)
-    func term(_ i: Int) -> Pair { pair(of: terms.load(at: i &* vectorBytes)) }
-    /// In Double lanes i and i + 8.
+    func lane(_ i: Int) -> TermSum {
+        var sum = TermSum(term(i))
+        if i &+ virtualLanes < n { sum = sum + TermSum(term(i &+ virtualLanes)) }
+        if virtualLanes == 8 || i &+ 8 >= n { return sum }
+        var upper = TermSum(term(i &+ 8))
+        if i &+ 24 < n { upper = upper + TermSum(term(i &+ 24)) }
+        return sum + upper
+    }
     @inline(__always)
-    func lane(_ i: Int) -> Pair {
-        elementBytes == 8 && i &+ 8 < n ? term(i) + term(i &+ 8) : term(i)
-    }
-    /// Four lanes, zero beyond the last.
+    func one(_ i: Int) -> TermSum { i < n ? TermSum(term(i)) : .zero }
+    if n <= 4 { return ((one(0) + one(2)) + (one(1) + one(3))).pair }
     @inline(__always)
-    func four(_ i: Int) -> PairQuad {
-        PairQuad(
-            a: lane(i), b: i &+ 1 < n ? lane(i &+ 1) : .zero, c: i &+ 2 < n ? lane(i &+ 2) : .zero,
-            d: i &+ 3 < n ? lane(i &+ 3) : .zero)
-    }
-    if elementBytes == 8 || n <= 8 { return (n > 4 ? four(0) + four(4) : four(0)).total }
-    for i in 0..<8 {
-        var sum = i &+ 16 < n ? term(i) + term(i &+ 16) : term(i)
-        if i &+ 24 < n {
-            sum = sum + (term(i &+ 8) + term(i &+ 24))
-        } else if i &+ 8 < n {
-            sum = sum + term(i &+ 8)
-        }
-        sums[i] = LaneSum(sum)
-    }
-    return sumOfLanes(sums, 8)
+    func two(_ i: Int) -> TermSum { i &+ 4 < n ? lane(i) + lane(i &+ 4) : lane(i) }
+    return sumOfTerms(two, room)
 }
 
 /// The sum of a vector of columns from those of the virtual lanes. Shared, as it is large and called seldom.
 @inline(never)
-private func setSum(
-    ofVirtualLanes sums: UnsafeMutablePointer<LaneSum>, _ table: SliceTable, _ column: Int
-) {
-    table.setSum(from: column, sumOfLanes(sums, virtualLanes))
+private func setSum(ofVirtualLanes sums: UnsafeMutablePointer<TermSum>, _ table: SliceTable, _ column: Int) {
+    let sum = sumOfTerms(
+        { i in
+            if virtualLanes == 8 { return sums[i] + sums[i &+ 4] }
+            return (sums[i] + sums[i &+ 8]) + (sums[i &+ 4] + sums[i &+ 12])
+        }, sums)
+    table.setSum(from: column, sum)
 }
 
 /// As `sumRow`, for the vector of columns from `column` on, for a table.
 ///
 /// - Parameters:
-///   - kept: where all terms are kept; nil keeps none.
+///   - kept: where all exponentials are kept; nil keeps none.
+///   - keepsShort: whether those of short columns always are.
 ///   - term: what is summed of an exponential.
 @inline(__always)
 func setSum(
     from column: Int, _ n: Int, _ table: SliceTable, _ scratch: Scratch, kept: ExponentialPanel?,
+    keepsShort: Bool,
     argument: (Int) -> Vector, term: (_ i: Int, _ e: Exponential) -> Exponential
 ) {
     let magic = table.magic(from: column)
@@ -116,21 +133,29 @@ func setSum(
 
     // The terms of the last group, which is not whole, in any order: side by side in a lane there are too few of them.
     let lastGroup = n & ~(groupElements &- 1)
-    let last = kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
+    let panel = kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
+    let last = LastTerms(panel: panel, areTerms: !keepsShort && n <= shortLength)
     var i = lastGroup
     while i &+ 4 <= n {
-        keep(four(i, 1), i, 1, in: last)
+        let e = four(i, 1)
+        last.set(i, e.a)
+        last.set(i &+ 1, e.b)
+        last.set(i &+ 2, e.c)
+        last.set(i &+ 3, e.d)
         i &+= 4
     }
     while i < n {
-        last.store(term(i, Exponential(argument(i), magic: magic)), at: i &* vectorBytes)
+        last.set(i, term(i, Exponential(argument(i), magic: magic)))
         i &+= 1
     }
-    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+
     if n <= shortLength {
-        table.setSum(from: column, sumOfShort(last, n, sums))
+        // As above, but known when this is compiled.
+        let short = LastTerms(panel: panel, areTerms: !keepsShort)
+        table.setSum(from: column, sumOfShort(n, scratch.columnLaneSums, short.term))
         return
     }
+    let sums = scratch.columnLaneSums.assumingMemoryBound(to: TermSum.self)
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane
@@ -143,12 +168,12 @@ func setSum(
         var (missed, missedLater) = (splat(0), splat(0))
         let middle = i &+ 2 &* virtualLanes
         while i < n {
-            let term = sum.raise(by: last.load(at: i &* vectorBytes))
+            let term = sum.raise(by: last.exponential(i))
             if i < middle { missed += term } else { missedLater += term }
             i &+= virtualLanes
         }
         sum.add(missed: missed + missedLater)
-        sums[lane] = LaneSum(sum.pair)
+        sums[lane] = sum.total
     }
     setSum(ofVirtualLanes: sums, table, column)
 }
@@ -190,7 +215,7 @@ func softmaxSums(
         let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
         let low = table.low(from: column)
         let asked = columns.asked.element(column)
-        setSum(from: column, columns.n, table, scratch, kept: kept) { i in
+        setSum(from: column, columns.n, table, scratch, kept: kept, keepsShort: true) { i in
             asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { _, e in
@@ -212,7 +237,7 @@ func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTab
         let (zero, one) = (splat(0), splat(1))
         var count = zero
         let asked = columns.asked.element(column)
-        setSum(from: column, columns.n, table, scratch, kept: nil) { i in
+        setSum(from: column, columns.n, table, scratch, kept: nil, keepsShort: false) { i in
             asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in

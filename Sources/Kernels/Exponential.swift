@@ -107,6 +107,15 @@ struct Exponential {
     /// For d >= the low of the shift.
     @inline(__always)
     init(_ d: Vector, magic: Vector) {
+        #if SWIFTMAX_BASELINE && arch(x86_64)
+            self = exponential(d, magic: magic)
+        #else
+            self.init(inlined: d, magic: magic)
+        #endif
+    }
+
+    @inline(__always)
+    fileprivate init(inlined d: Vector, magic: Vector) {
         let biased = vector_fma(d, splat(log2e), magic)
         tail = expTail(Single(repeating: d), Single(repeating: biased - magic)).value
         power = vector_exponent_from_mantissa(biased)
@@ -132,11 +141,34 @@ struct ExponentialQuad {
     /// As for one.
     @inline(__always)
     init(_ d: Quad, magic: Vector) {
+        #if SWIFTMAX_BASELINE && arch(x86_64)
+            self = exponentials(d, magic: magic)
+        #else
+            self.init(inlined: d, magic: magic)
+        #endif
+    }
+
+    @inline(__always)
+    fileprivate init(inlined d: Quad, magic: Vector) {
         let biased = d.map { vector_fma($0, splat(log2e), magic) }
         tail = expTail(d, biased.map { $0 - magic })
         power = biased.map(vector_exponent_from_mantissa)
     }
 }
+
+#if SWIFTMAX_BASELINE && arch(x86_64)
+    // For a CPU as old as that they are not worth the size of a copy in each place.
+
+    @inline(never)
+    private func exponential(_ d: Vector, magic: Vector) -> Exponential {
+        Exponential(inlined: d, magic: magic)
+    }
+
+    @inline(never)
+    private func exponentials(_ d: Quad, magic: Vector) -> ExponentialQuad {
+        ExponentialQuad(inlined: d, magic: magic)
+    }
+#endif
 
 /// exp(d - n ln2) - 1 for |d - n ln2| <= ln2/2.
 ///

@@ -76,12 +76,12 @@ func sumRow(
     var firstLane = 0
     while firstLane < virtualLanes {
         if n <= shortLength {
-            var sum = Pair.zero
+            var sum = TermSum.zero
             for first in stride(from: firstLane, to: n, by: virtualLanes) {
                 let e = Exponential(argument(first, present(first)), magic: magic)
-                sum = sum + pair(of: term(first, present(first), e))
+                sum = sum + TermSum(Term(term(first, present(first), e)))
             }
-            laneSums.set(firstLane: firstLane, sum)
+            laneSums.set(firstLane: firstLane, terms: sum)
             firstLane &+= lanes
             continue
         }
@@ -101,7 +101,7 @@ func sumRow(
             i &+= virtualLanes
         }
         sum.add(missed: missed + missedLater)
-        laneSums.set(firstLane: firstLane, sum.pair)
+        laneSums.set(firstLane: firstLane, terms: sum.total)
         firstLane &+= lanes
     }
 }
@@ -315,7 +315,7 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
             sumRows(kind, row, isShifted: isShifted, table, tails, scratch)
         }
     }
-    table.setTotals(rows.count, scratch.laneSums)
+    table.setTermTotals(rows.count, scratch.laneSums)
     if kind == .excludingMax && rows.n > shortLength { sumSmallAgain(rows, scratch) }
     return areOrdinary && rows.next != nil
 }
@@ -357,7 +357,7 @@ func sumAgain(_ row: RowBatch, by exponent: Wide, isShifted: Bool, _ table: Slic
     table.raiseShift(slice, by: Element(exponent[0]))
     logSums(row, table, isShifted: isShifted, scratch)
     table.raiseShift(slice, by: -Element(exponent[0]))
-    let total = scratch.laneSums.row(slice).totals
+    let total = scratch.laneSums.row(slice).termTotals
     let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])).lowered(by: exponent)
     table.setTotal(slice, high: sum.high[0], low: sum.low[0])
 }

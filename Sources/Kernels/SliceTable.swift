@@ -237,6 +237,18 @@ struct SliceTable {
         }
     }
 
+    /// The same of terms.
+    @inline(never)
+    @_optimize(speed)
+    func setTermTotals(_ count: Int, _ laneSums: LaneSums) {
+        var slice = 0
+        while slice < count {
+            let totals = laneSums.row(slice).termTotals
+            set(.sumHigh, .sumLow, slice, totals.high, totals.low)
+            slice &+= 8
+        }
+    }
+
     @inline(__always)
     func total(_ slice: Int) -> (high: Double, low: Double) {
         let low = elementBytes == 8 ? wide(.sumLow, slice).load(as: Double.self) : 0

@@ -4,10 +4,67 @@
 // raises it by is had exactly (Dekker's Fast2Sum), and is 0, or the power itself, or next to it: so is the power less the
 // raise, and what the raise misses of the exponential has one rounding of its own small size. It is at most half a last
 // place of the running sum, and summed apart, by fours. With respect to the largest term of a block, which is at least
-// 0.7, the sum of all virtual lanes is right to 2^-29 (2^-58) if all these roundings are at their worst. The virtual
-// lanes are then added in a fixed tree: in double for Float, as pairs of doubles for Double.
+// 0.7, the sum of all virtual lanes is right to 2^-28.7 (2^-58) if all these roundings are at their worst. The virtual
+// lanes are then added in a fixed tree: in double for Float, and what they miss in Float; as pairs of doubles for Double.
+// A few exponentials are added like that themselves, each rounded, with what that rounds off.
 
 import CVector
+
+/// An exponential rounded, and what it was rounded by: both exactly.
+struct Term {
+    let high: Vector
+    let low: Vector
+
+    @inline(__always)
+    init(high: Vector, low: Vector) {
+        self.high = high
+        self.low = low
+    }
+
+    @inline(__always)
+    init(_ e: Exponential) {
+        high = vector_fma(e.tail, e.power, e.power)
+        low = vector_fma(e.tail, e.power, e.power - high)
+    }
+}
+
+#if SWIFTMAX_FLOAT64
+    typealias TermSum = Pair
+
+    extension Pair {
+        @inline(__always)
+        init(_ term: Term) { self.init(high: term.high, low: term.low) }
+
+        @inline(__always) var pair: Pair { self }
+    }
+#else
+    /// A sum of terms: of the rounded ones in double, and apart of what they were rounded by, for which a Float will do.
+    struct TermSum {
+        let high: Wide
+        let low: Vector
+
+        @inline(__always)
+        init(high: Wide, low: Vector) {
+            self.high = high
+            self.low = low
+        }
+
+        @inline(__always)
+        init(_ term: Term) { self.init(high: vector_widen(term.high), low: term.low) }
+
+        static var zero: TermSum {
+            @inline(__always) get { TermSum(high: splatWide(0), low: splat(0)) }
+        }
+
+        @inline(__always)
+        static func + (a: TermSum, b: TermSum) -> TermSum {
+            TermSum(high: a.high + b.high, low: a.low + b.low)
+        }
+
+        @inline(__always)
+        var pair: Pair { Pair(high: high + vector_widen(low), low: splatWide(0)) }
+    }
+#endif
 
 /// A running sum of exponentials per lane.
 struct CompensatedSum {
@@ -52,14 +109,13 @@ struct CompensatedSum {
     @inline(__always)
     mutating func add(missed: Vector) { missing += missed }
 
-    /// The sum per lane in doubles, normalized: to add a pair of zeros leaves every bit as it is.
+    /// The sum per lane, normalized: to add zeros leaves every bit as it is.
     @inline(__always)
-    var pair: Pair {
+    var total: TermSum {
         #if SWIFTMAX_FLOAT64
             return Pair(sumOrdered: sum - splat(CompensatedSum.start), missing)
         #else
-            let high = vector_widen(sum - splat(CompensatedSum.start))
-            return Pair(high: high + vector_widen(missing), low: splatWide(0))
+            return TermSum(high: vector_widen(sum - splat(CompensatedSum.start)), low: missing)
         #endif
     }
 }
@@ -112,20 +168,9 @@ extension Pair {
     }
 }
 
-/// Slices up to this long are summed as the terms below, one after another per virtual lane: so few cost less in double than
-/// to compensate, and so do columns of Double as pairs. Rows of 16 doubles, which stay rows, would take longer that way.
+/// Slices up to this long are summed as the terms below, one after another per virtual lane: so few cost less than to
+/// compensate. Rows of 16 doubles, which stay rows, would take longer that way.
 @inline(__always) var shortLength: Int { elementBytes == 8 ? 2 &* virtualLanes &- 1 : 2 &* virtualLanes }
-
-/// One exponential in double, or as a pair.
-@inline(__always)
-func pair(of e: Exponential) -> Pair {
-    #if SWIFTMAX_FLOAT64
-        return Pair(sumOrdered: e.power, e.tail * e.power)
-    #else
-        return Pair(
-            high: vector_widen(e.power) + vector_widen(e.tail * e.power), low: splatWide(0))
-    #endif
-}
 
 // MARK: Across the virtual lanes of columns
 
@@ -139,11 +184,6 @@ struct PairQuad {
     @inline(__always)
     init(a: Pair, b: Pair, c: Pair, d: Pair) {
         (self.a, self.b, self.c, self.d) = (a, b, c, d)
-    }
-
-    @inline(__always)
-    init(_ e: ExponentialQuad) {
-        self.init(a: pair(of: e.a), b: pair(of: e.b), c: pair(of: e.c), d: pair(of: e.d))
     }
 
     static var zero: PairQuad {
@@ -214,6 +254,16 @@ func sumOfLanes(_ sums: UnsafeMutablePointer<LaneSum>, _ used: Int, step: Int = 
     }
 }
 
+/// The same tree for terms, of all virtual lanes: `two` gives the sum of lanes i and i + 4 and, of sixteen, that of i + 8 and
+/// i + 12 added to these.
+@inline(__always)
+func sumOfTerms(_ two: (_ i: Int) -> TermSum, _ room: UnsafeMutableRawPointer) -> Pair {
+    if elementBytes == 8 { return ((two(0) + two(2)) + (two(1) + two(3))).pair }
+    let sums = room.assumingMemoryBound(to: TermSum.self)
+    for i in 0..<4 { sums[i] = two(i) }
+    return ((sums[0] + sums[2]) + (sums[1] + sums[3])).pair
+}
+
 // MARK: Across the virtual lanes of one row
 
 /// Room for the first step of the tree: the sums of the virtual lanes of a row, in order, those of the upper half of
@@ -243,6 +293,40 @@ struct LaneSums {
             target.storeBytes(of: sum, as: Wide.self)
         #endif
     }
+
+    #if SWIFTMAX_FLOAT64
+        @inline(__always)
+        func set(firstLane: Int, terms: TermSum) { set(firstLane: firstLane, terms) }
+
+        @inline(__always) var termTotals: OctetSum { totals }
+    #else
+        /// Sets a vector of virtual lanes of terms, whose low parts come after the high ones.
+        @inline(__always)
+        func set(firstLane: Int, terms: TermSum) {
+            set(firstLane: firstLane, Pair(high: terms.high, low: splatWide(0)))
+            let target = address + (64 &+ (firstLane & 7) &* elementBytes)
+            #if SWIFTMAX_AVX512
+                target.storeBytes(of: vector_folded(terms.low), as: swiftmax_float_octet.self)
+            #else
+                vector_store(target, firstLane < 8 ? terms.low : vector_load(target) + terms.low)
+            #endif
+        }
+
+        /// The sums of terms of eight rows from this one on. The low parts are added up as the high ones, and then to them.
+        @inline(__always)
+        var termTotals: OctetSum {
+            @inline(__always)
+            func pair(_ row: Int) -> swiftmax_float_octet {
+                float_octet_fold(
+                    float_octet_load(self.row(row).address + 64),
+                    float_octet_load(self.row(row &+ 4).address + 64), 8)
+            }
+            let (a, b) = (float_octet_fold(pair(0), pair(2), 4), float_octet_fold(pair(1), pair(3), 4))
+            let low = float_octet_widen(float_octet_fold(a, b, 2))
+            let totals = totals
+            return OctetSum(high: octet_add(totals.high, low), low: totals.low)
+        }
+    #endif
 
     #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
         /// Sets all of them, the upper half already added to the lower.

@@ -253,6 +253,43 @@ SWIFTMAX_INLINE swiftmax_octet octet_upper(swiftmax_octet a, swiftmax_octet b, i
     return __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
 }
 
+#if defined(SWIFTMAX_FLOAT32)
+// MARK: Eight floats
+
+typedef float swiftmax_float_octet __attribute__((ext_vector_type(8)));
+
+SWIFTMAX_INLINE swiftmax_float_octet float_octet_load(const void *address) {
+    swiftmax_float_octet v;
+    __builtin_memcpy(&v, address, sizeof v);
+    return v;
+}
+
+SWIFTMAX_INLINE swiftmax_octet float_octet_widen(swiftmax_float_octet v) {
+    return __builtin_convertvector(v, swiftmax_octet);
+}
+
+/// The sum of the two that `octet_lower` and `octet_upper` give.
+SWIFTMAX_INLINE swiftmax_float_octet float_octet_fold(swiftmax_float_octet a, swiftmax_float_octet b,
+                                                      int width) {
+    if (width == 8)
+        return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+               __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    if (width == 4)
+        return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    return __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) +
+           __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+}
+
+#if SWIFTMAX_LANES == 16
+/// The upper eight lanes added to the lower.
+SWIFTMAX_INLINE swiftmax_float_octet vector_folded(swiftmax_vector v) {
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+#endif
+#endif
+
 /// a * b - product, exactly, for product = a * b rounded.
 SWIFTMAX_INLINE swiftmax_vector vector_product_error(swiftmax_vector a, swiftmax_vector b,
                                                      swiftmax_vector product) {
