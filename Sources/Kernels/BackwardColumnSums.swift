@@ -11,8 +11,10 @@ struct GradientTile {
     let present: Int
     let n: Int
     /// From an element to the one that is asked for with it, as rows are too short for the CPU to read ahead by itself: in
-    /// the next panel; or, of a panel too tall to wait in a cache, some rows on. Of softmax 0 where inputs are near.
+    /// the next panel; or, of a panel too tall to wait in a cache, some rows on. 0 where none is worth asking for.
     let ahead: Int
+    /// Whether the inputs are not found in the second cache.
+    let far: Bool
     /// Whether g and y are asked for with the sums and the results, or only g with those and y with these, which is enough
     /// for panels that are close.
     let asksForBoth: Bool
@@ -24,14 +26,14 @@ struct GradientTile {
     func columns(_ first: Int, _ count: Int) -> GradientTile {
         GradientTile(
             g: g.moved(by: first &* elementBytes), y: y.moved(by: first &* elementBytes), present: count,
-            n: n, ahead: ahead, asksForBoth: asksForBoth)
+            n: n, ahead: ahead, far: far, asksForBoth: asksForBoth)
     }
 
     /// The elements from `first` on.
     @inline(__always)
     func from(_ first: Int) -> GradientTile {
         GradientTile(
-            g: g.from(first), y: y.from(first), present: present, n: n &- first, ahead: ahead,
+            g: g.from(first), y: y.from(first), present: present, n: n &- first, ahead: ahead, far: far,
             asksForBoth: asksForBoth)
     }
 }
@@ -226,9 +228,8 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     /// Whether the softmax sums of a tile are taken from registers: not where there are several blocks, nor where its rows are
     /// far away and many, or a page or more apart, as they are better read as far as the tile goes then.
     private func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
-        let isNear = tile.ahead == 0
-        return tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
-            && (isNear || tile.n <= 512 && tile.g.stride <= 4096)
+        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
+            && (!tile.far || tile.n <= 512 && tile.g.stride <= 4096)
     }
 
     /// The softmax sums of a tile, two vectors at a time, for `table` from `first` on.

@@ -86,7 +86,7 @@ func backwardColumns(
             let ahead = isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes
             let panel = GradientTile(
                 g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
-                ahead: asks ? ahead : 0,
+                ahead: asks ? ahead : 0, far: far,
                 asksForBoth: isTall || streaming)
             let out = out.element(first)
             first &+= present
@@ -318,7 +318,8 @@ func scaledSum(
         addBlock(
             op,
             GradientTile(
-                g: scaled, y: part.y, present: tile.present, n: part.n, ahead: part.ahead, asksForBoth: false),
+                g: scaled, y: part.y, present: tile.present, n: part.n, ahead: part.ahead, far: part.far,
+                asksForBoth: false),
             isFirst: first == 0, table, 0, scratch)
         first &+= block
     }
