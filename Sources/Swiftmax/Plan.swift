@@ -23,6 +23,15 @@ private var fewestShort: Int { 16 }
 /// Fewer neighbors than this are not worth a vector across them.
 private var fewColumns: Int { 8 }
 
+/// The same of slices whose groups share vectors in the kernels.
+private func fewColumns(_ work: Work) -> Int {
+    if work.kind == .backward || !work.isWide || work.hasMask || work.n > longestGrouped { return fewColumns }
+    return work.wideBytes == 8 ? 4 : 7
+}
+
+/// Slices up to this long are taken with those of other groups, where they have few neighbors.
+private var longestGrouped: Int { 256 }
+
 /// Runs an operation on validated arrays of which none is empty.
 func execute(
     _ kind: Work.Kind, _ op: Int32, _ arrays: (StridedArray, StridedArray, StridedArray, StridedArray),
@@ -183,7 +192,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(path, &work, units, elements: elements, scratch)
         return true
     }
-    let neighbors = columnDimension(work, from: fewColumns)
+    let neighbors = columnDimension(work, from: fewColumns(work))
     let fits = sliceBytes &* 16 <= Work.packBytes
     let readsAlternate = work.kind == .forward && work.isWide && neighbors < 0
     let columns = readsAlternate ? columnDimension(work, from: fewColumns, apart: 2) : neighbors
@@ -265,9 +274,10 @@ private var groupBytes: Int { 32768 }
 private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
     let runBytes = neighbors &* work.wideBytes
     if work.hasMask || work.slice.count != 1 || runBytes >= 64 || neighbors > 10 { return nil }
-    // Those that fill half of a vector are columns for little: gradients, and the shortest of the others too.
-    if work.isWide && work.kind == .backward && neighbors >= fewColumns { return nil }
-    if work.n <= 256 && work.batch.elements >= 16 { return .groupedColumns }
+    // These are columns where they lie.
+    let isShort = work.n <= longestGrouped
+    if work.isWide && (work.kind == .backward || isShort) && neighbors >= fewColumns(work) { return nil }
+    if isShort && work.batch.elements >= 16 { return .groupedColumns }
     return neighbors >= 4 && work.n >= 64 && work.n &* runBytes <= Work.packBytes ? .turnedColumns : nil
 }
 
