@@ -134,8 +134,7 @@ struct LogResult {
 /// What turns the elements of a slice into its log_softmax, x - logsumexp.
 ///
 /// logsumexp is the sum of two numbers, `low` at most half a last place of `high`. x - high is exact within a factor of 2
-/// (Sterbenz), so wherever the result is small beside them, and rounded once elsewhere, where `low` is a rounding at most: an
-/// ULP in all.
+/// (Sterbenz), so wherever the result is small beside them. Elsewhere it is rounded, and once more with `low`: an ULP in all.
 struct LogSoftmaxResult {
     var high: Vector
     var low: Vector

@@ -263,7 +263,7 @@ def test_columns_side_by_side_and_apart(length: int, family: str, name: str, dty
 @pytest.mark.skipif(sys.platform != "linux", reason="protects a page as Linux does")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
-@pytest.mark.parametrize("columns", [11, 16, 20, 32, 49, 64, 100])
+@pytest.mark.parametrize("columns", [5, 9, 11, 16, 20, 32, 49, 64, 100])
 @pytest.mark.parametrize("length", [2, 5, 10, 20, 33, 100])
 def test_groups_of_columns(length: int, columns: int, name: str, dtype: str) -> None:
     """Many short groups side by side in memory, with gaps between them, reversed, and in place."""
