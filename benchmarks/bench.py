@@ -26,7 +26,7 @@ import peers
 import plots
 import report
 import swiftmax
-from cells import Cell, cells
+from cells import Cell, cells, random_cells
 from peers import DTYPES, FUNCTIONS, Call, Case
 from timing import interleaved
 from tqdm import tqdm
@@ -170,6 +170,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="time for each cell")
     parser.add_argument("--function", nargs="+", choices=FUNCTIONS, default=FUNCTIONS)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES)
+    parser.add_argument("--peer", nargs="+", choices=[peer.name for peer in peers.OTHERS])
+    parser.add_argument("--random", type=int, metavar="N", help="N cells of random shapes instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the random shapes")
     return parser.parse_args(arguments)
 
 
@@ -184,14 +187,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dtypes = options.dtype or (("float32", "float64") if options.quick else DTYPES)
     # With one thread, before the candidates are told how many they have.
     loops = {dtype: exponential_cost(dtype) for dtype in dtypes}
-    candidates = peers.installed(
-        options.threads, (peers.Swiftmax, peers.SwiftmaxOut, *peers.OTHERS)
-    )
+    others = [peer for peer in peers.OTHERS if peer.name in (options.peer or [peer.name])]
+    candidates = peers.installed(options.threads, (peers.Swiftmax, peers.SwiftmaxOut, *others))
 
     info = machine(options.threads, candidates)
     print(report.header(info), flush=True)
 
-    chosen = list(cells(tuple(options.function), tuple(dtypes), options.quick))
+    names = (tuple(options.function), tuple(dtypes))
+    if options.random:
+        chosen = list(random_cells(*names, options.random, options.seed))
+    else:
+        chosen = list(cells(*names, options.quick))
     settle = 0.01 if options.threads > 1 else 0.0
     budget = options.budget or (0.1 if options.quick else 1.0)
     records = []
@@ -199,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bar.set_description(f"{cell.function} {cell.dtype} {cell.shape}")
         records.append(measure(cell, candidates, budget, loops[cell.dtype], settle))
     result: dict[str, Any] = {"machine": info, "cells": records}
-    if not options.quick:
+    if not options.quick and not options.random:
         result["memory"] = {name: memory.measure(name) for name in info["versions"]}
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -63,6 +63,36 @@ SHAPES = (
     Shape("where", (1024, 1000), layout="where", quick=True),
 )
 
+# What random shapes are made of: lengths of the axis, and how many slices lie side by side.
+LENGTHS = (2, 3, 4, 5, 8, 10, 12, 16, 17, 20, 25, 32, 33, 49, 50, 64, 77, 100, 128, 197, 200, 256)
+LENGTHS += (257, 300, 500, 512, 768, 1000, 1024, 2000, 4096, 5000, 8192, 10_000, 32_000, 50_257)
+NEIGHBORS = (
+    1,
+    1,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    10,
+    12,
+    16,
+    20,
+    25,
+    49,
+    64,
+    77,
+    100,
+    128,
+    196,
+    256,
+    300,
+    512,
+    784,
+    1000,
+)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -109,3 +139,23 @@ def cells(
                     continue
                 if shape.quick or not quick:
                     yield Cell(function, dtype, shape)
+
+
+def random_cells(
+    functions: tuple[str, ...], dtypes: tuple[str, ...], count: int, seed: int
+) -> Iterator[Cell]:
+    """Cells of random shapes of 100 to two million elements, along any axis."""
+    rng = np.random.default_rng(seed)
+    while count > 0:
+        n, neighbors = int(rng.choice(LENGTHS)), int(rng.choice(NEIGHBORS))
+        outer = int(10 ** rng.uniform(2, 6.3)) // (n * neighbors)
+        if outer == 0:
+            continue
+        count -= 1
+        if neighbors == 1:
+            shape = Shape("rows", (outer, n), 1)
+        elif outer == 1:
+            shape = Shape("first axis", (n, neighbors), 0)
+        else:
+            shape = Shape("middle axis", (outer, n, neighbors), 1)
+        yield Cell(str(rng.choice(functions)), str(rng.choice(dtypes)), shape)

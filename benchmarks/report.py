@@ -104,6 +104,19 @@ def summary(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
+def groups(records: Sequence[Record]) -> str:
+    """Return the fastest peer's time over ours for each function and kind of shape."""
+    chosen: dict[tuple[str, str], list[float]] = {}
+    for r in records:
+        chosen.setdefault((r["function"], r["group"]), []).append(fastest_over_ours(r))
+    lines = [f"{'fastest peer over ours':38}{'mean':>6}{'below 1':>14}{'worst':>7}"]
+    for (function, group), ratios in sorted(chosen.items()):
+        behind = f"{sum(ratio < 1 for ratio in ratios)} of {len(ratios)}"
+        mean = statistics.geometric_mean(ratios)
+        lines.append(f"{function:22}{group:16}{mean:6.2f}{behind:>14}{min(ratios):7.2f}")
+    return "\n".join(lines)
+
+
 def header(machine: Record) -> str:
     """Return what the numbers depend on."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -122,7 +135,8 @@ def header(machine: Record) -> str:
 def text(result: Record) -> str:
     """Return everything below the header."""
     records = result["cells"]
-    lines = ["", "Times of the others are multiples of ours.", table(records), "", summary(records)]
+    lines = ["", "Times of the others are multiples of ours.", table(records), "", groups(records)]
+    lines += ["", summary(records)]
     for r in records:
         for name, reason in r["left_out"].items():
             lines.append(f"left out: {name}, {r['function']} {r['dtype']} {r['label']}: {reason}")

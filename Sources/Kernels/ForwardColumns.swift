@@ -143,28 +143,21 @@ struct TileResult {
     /// and vectors. Several vectors of a row are written one after another, as memory likes it.
     @inline(__always)
     func write(_ body: (_ i: Int, _ v: Int, _ count: Int) -> Vector) {
-        if present == 4 &* lanes && streaming {
+        @inline(__always)
+        func put(_ i: Int, _ v: Int) {
+            let (target, result) = (address + (i &* stride &+ v &* vectorBytes), body(i, v, lanes))
+            if streaming { vector_stream(target, result) } else { vector_store(target, result) }
+        }
+        if present == 4 &* lanes {
             for i in 0..<n {
-                let row = address + i &* stride
-                vector_stream(row, body(i, 0, lanes))
-                vector_stream(row + vectorBytes, body(i, 1, lanes))
-                vector_stream(row + 2 &* vectorBytes, body(i, 2, lanes))
-                vector_stream(row + 3 &* vectorBytes, body(i, 3, lanes))
-            }
-        } else if present == 4 &* lanes {
-            for i in 0..<n {
-                let row = address + i &* stride
-                vector_store(row, body(i, 0, lanes))
-                vector_store(row + vectorBytes, body(i, 1, lanes))
-                vector_store(row + 2 &* vectorBytes, body(i, 2, lanes))
-                vector_store(row + 3 &* vectorBytes, body(i, 3, lanes))
+                put(i, 0)
+                put(i, 1)
+                put(i, 2)
+                put(i, 3)
             }
         } else if present >= lanes {
             for v in 0..<present / lanes {
-                for i in 0..<n {
-                    let (target, result) = (address + (i &* stride &+ v &* vectorBytes), body(i, v, lanes))
-                    if streaming { vector_stream(target, result) } else { vector_store(target, result) }
-                }
+                for i in 0..<n { put(i, v) }
             }
         } else {
             for i in 0..<n { vector_store_partial(address + i &* stride, body(i, 0, present), present) }

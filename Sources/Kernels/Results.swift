@@ -134,7 +134,8 @@ struct LogResult {
 /// What turns the elements of a slice into its log_softmax, x - logsumexp.
 ///
 /// logsumexp is the sum of two numbers, `low` at most half a last place of `high`. x - high is exact within a factor of 2
-/// (Sterbenz), so wherever the result is small beside them. Elsewhere it is rounded, and once more with `low`: an ULP in all.
+/// (Sterbenz), so wherever the result is small beside them. What it is rounded by elsewhere is had exactly where |high| >= |x|
+/// (Fast2Sum), and otherwise to half an ULP of the result.
 struct LogSoftmaxResult {
     var high: Vector
     var low: Vector
@@ -152,6 +153,14 @@ struct LogSoftmaxResult {
         self.init(high: vector_if_equal(sum - sum, splat(0), sum, splat(.nan)), low: rest)
     }
 
+    /// Some subtractions are FMAs with a factor of 1, as Zen adds on other units than it multiplies.
     @inline(__always)
-    func callAsFunction(_ x: Vector) -> Vector { (x - high) - low }
+    func callAsFunction(_ x: Vector) -> Vector {
+        let one = vector_in_register(splat(1))
+        let d = x - high
+        let error = vector_fma(-one, d + high, x)
+        // Not a number, or infinite, where d is infinite: a finite one leaves it so.
+        let correction = vector_min(splat(.greatestFiniteMagnitude), error - low)
+        return vector_fma(one, correction, d)
+    }
 }
