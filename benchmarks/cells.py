@@ -64,7 +64,7 @@ SHAPES = (
 )
 
 # What random shapes are made of: lengths of the axis, and how many slices lie side by side.
-LENGTHS = (2, 3, 4, 5, 8, 10, 12, 16, 17, 20, 25, 32, 33, 49, 50, 64, 77, 100, 128, 197, 200, 256)
+LENGTHS: tuple[int, ...] = (2, 3, 4, 5, 8, 10, 12, 16, 17, 20, 25, 32, 33, 49, 50, 64, 77, 100, 128, 197, 200, 256)
 LENGTHS += (257, 300, 500, 512, 768, 1000, 1024, 2000, 4096, 5000, 8192, 10_000, 32_000, 50_257)
 NEIGHBORS = (
     1,
