@@ -63,36 +63,6 @@ SHAPES = (
     Shape("where", (1024, 1000), layout="where", quick=True),
 )
 
-# What random shapes are made of: lengths of the axis, and how many slices lie side by side.
-LENGTHS: tuple[int, ...] = (2, 3, 4, 5, 8, 10, 12, 16, 17, 20, 25, 32, 33, 49, 50, 64, 77, 100, 128, 197, 200, 256)
-LENGTHS += (257, 300, 500, 512, 768, 1000, 1024, 2000, 4096, 5000, 8192, 10_000, 32_000, 50_257)
-NEIGHBORS = (
-    1,
-    1,
-    1,
-    2,
-    3,
-    4,
-    7,
-    8,
-    10,
-    12,
-    16,
-    20,
-    25,
-    49,
-    64,
-    77,
-    100,
-    128,
-    196,
-    256,
-    300,
-    512,
-    784,
-    1000,
-)
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -147,7 +117,7 @@ def random_cells(
     """Cells of random shapes of 100 to two million elements, along any axis."""
     rng = np.random.default_rng(seed)
     while count > 0:
-        n, neighbors = int(rng.choice(LENGTHS)), int(rng.choice(NEIGHBORS))
+        n, neighbors = int(2 ** rng.uniform(1, 15)), max(1, int(2 ** rng.uniform(-1, 10)))
         outer = int(10 ** rng.uniform(2, 6.3)) // (n * neighbors)
         if outer == 0:
             continue
