@@ -123,10 +123,10 @@ struct LogResult {
     @inline(__always)
     var logsumexp: (high: Vector, low: Vector) {
         let (sum, error) = ElementPair(sum: max, log).parts
-        let isFinite = max - max
+        let difference = max - max
         return (
-            vector_if_equal(isFinite, splat(0), sum, max + (log - log)),
-            vector_if_equal(isFinite, splat(0), error + logLow, splat(0))
+            vector_if_equal(difference, splat(0), sum, max + (log - log)),
+            vector_if_equal(difference, splat(0), error + logLow, splat(0))
         )
     }
 }

@@ -228,22 +228,20 @@ struct SliceTable {
     /// The sums of the first `count` slices, from those of their virtual lanes.
     @inline(never)
     @_optimize(speed)
-    func setTotals(_ count: Int, _ laneSums: LaneSums) {
-        var slice = 0
-        while slice < count {
-            let totals = laneSums.row(slice).totals
-            set(.sumHigh, .sumLow, slice, totals.high, totals.low)
-            slice &+= 8
-        }
-    }
+    func setTotals(_ count: Int, _ laneSums: LaneSums) { setTotals(count) { laneSums.row($0).totals } }
 
     /// The same of terms.
     @inline(never)
     @_optimize(speed)
     func setTermTotals(_ count: Int, _ laneSums: LaneSums) {
+        setTotals(count) { laneSums.row($0).termTotals }
+    }
+
+    @inline(__always)
+    private func setTotals(_ count: Int, _ totals: (_ slice: Int) -> OctetSum) {
         var slice = 0
         while slice < count {
-            let totals = laneSums.row(slice).termTotals
+            let totals = totals(slice)
             set(.sumHigh, .sumLow, slice, totals.high, totals.low)
             slice &+= 8
         }
