@@ -70,7 +70,7 @@ private struct LastTerms {
     }
 }
 
-/// The sum of n <= `shortLength` terms of a vector of columns, virtual lane by virtual lane.
+/// The sum of up to two terms for each virtual lane of a vector of columns.
 @inline(__always)
 private func sumOfShort(_ n: Int, _ room: UnsafeMutableRawPointer, _ term: (_ i: Int) -> Term) -> Pair {
     /// Virtual lane i and, of sixteen, i + 8.
@@ -149,13 +149,22 @@ func setSum(
         i &+= 1
     }
 
-    if n <= shortLength {
-        // As above, but known when this is compiled.
-        let short = LastTerms(panel: panel, areTerms: !keepsShort)
+    // As above, but known when this is compiled.
+    let short = LastTerms(panel: panel, areTerms: !keepsShort)
+    if n <= min(shortLength, 2 &* virtualLanes) {
         table.setSum(from: column, sumOfShort(n, scratch.columnLaneSums, short.term))
         return
     }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: TermSum.self)
+    if n <= shortLength {
+        for lane in 0..<virtualLanes {
+            let third = lane &+ 2 &* virtualLanes
+            let two = TermSum(short.term(lane)) + TermSum(short.term(lane &+ virtualLanes))
+            sums[lane] = third < n ? two + TermSum(short.term(third)) : two
+        }
+        setSum(ofVirtualLanes: sums, table, column)
+        return
+    }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane

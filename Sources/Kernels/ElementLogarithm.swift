@@ -45,10 +45,10 @@ import CVector
             low = a.map(high.map(rounded) { $0 - $1 }) { $0 - $1 }.map(b.map(rounded) { $0 - $1 }) { $0 + $1 }
         }
 
-        /// a - b exactly.
+        /// `difference`, which is a - b rounded, and what it was rounded by.
         @inline(__always)
-        init(difference a: B, _ b: B) {
-            high = a.map(b) { $0 - $1 }
+        init(_ difference: B, of a: B, _ b: B) {
+            high = difference
             let rounded = high.map(a) { $0 - $1 }
             low = a.map(high.map(rounded) { $0 - $1 }) { $0 - $1 }.map(b.map(rounded) { $0 + $1 }) { $0 - $1 }
         }

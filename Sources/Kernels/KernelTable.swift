@@ -15,10 +15,9 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             Scratch(address: scratch!), streaming: streaming != 0, next: Asked(next))
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch, next in
-        let scratch = Scratch(address: scratch!)
         stats!.pointee = blockStats(
-            Operation(op).sumKind, x!, n, known.map { Element($0.pointee) } ?? rowMax(x!, n),
-            scratch.rowTails, scratch, next: Asked(next))
+            Operation(op).sumKind, x!, n, known: known.map { Element($0.pointee) },
+            Scratch(address: scratch!), next: Asked(next))
     }
     kernels.pointee.merge_stats = { op, blocks, count, stats in
         var all = Stats.none

@@ -76,10 +76,16 @@ func sumRow(
     var firstLane = 0
     while firstLane < virtualLanes {
         if n <= shortLength {
-            var sum = TermSum.zero
-            for first in stride(from: firstLane, to: n, by: virtualLanes) {
+            @inline(__always)
+            func terms(_ first: Int) -> TermSum {
                 let e = Exponential(argument(first, present(first)), magic: magic)
-                sum = sum + TermSum(Term(term(first, present(first), e)))
+                return TermSum(Term(term(first, present(first), e)))
+            }
+            var sum = firstLane < n ? terms(firstLane) : .zero
+            var i = firstLane &+ virtualLanes
+            while i < n {
+                sum = sum + terms(i)
+                i &+= virtualLanes
             }
             laneSums.set(firstLane: firstLane, terms: sum)
             firstLane &+= lanes
@@ -224,7 +230,8 @@ struct NextMaxima {
 @inline(__always)
 private func forEachRow(_ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?) -> Void) {
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
-        if rows.asked.address != nil {
+        // Short rows of doubles, which take the other way unless they are few, do without.
+        if rows.asked.address != nil && (elementBytes == 4 || rows.n > shortLength) {
             for r in 0..<rows.count { sum(rows.first &+ r, rows.asked.row(r)) }
             return
         }
@@ -373,16 +380,20 @@ func sumRows(
     }
 }
 
-/// The stats of one block, relative to `max`: its own maximum, or that of the slice.
+/// The stats of one block, relative to its own maximum or, if that is known, to that of the slice.
 func blockStats(
-    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, _ max: Element, _ tails: UnsafeMutableRawPointer,
-    _ scratch: Scratch, next: Asked
+    _ kind: SumKind, _ x: UnsafeRawPointer, _ n: Int, known: Element?, _ scratch: Scratch, next: Asked
 ) -> swiftmax_stats {
     let table = scratch.table
-    table.setMax(0, max)
     var row = RowBatch(x, n, slice: 0)
     row.asked = next
-    _ = rowStats(kind, row, scratch, RowTails(address: tails, stride: 0, isPadded: false))
+    if let known {
+        table.setMax(0, known)
+    } else {
+        setMaxima(row, areTaken: false, scratch)
+    }
+    let tails = RowTails(address: scratch.rowTails, stride: 0, isPadded: false)
+    _ = rowStats(kind, row, scratch, tails)
     return table.stats(from: 0).first
 }
 

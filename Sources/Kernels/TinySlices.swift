@@ -38,8 +38,7 @@ import CVector
             func first(_ v: Int) -> Int {
                 column &+ v &* lanes < columns.count ? column &+ v &* lanes : column
             }
-            let max = B { table.max(from: first($0)) }
-            let log = logOfTiny(columns.n, max: max) { i in
+            let (max, log) = logOfTiny(columns.n, max: B { table.max(from: first($0)) }) { i in
                 B { vector_load(columns.from(first($0)) + i &* vectorBytes) }
             }
             max.forEach(log.high, log.low) { v, max, log, low in
@@ -49,43 +48,42 @@ import CVector
         }
     }
 
-    /// log(sum(exp(x - max))), one slice per lane.
+    /// log(sum(exp(x - max))), one slice per lane; and the maximum, or NaN.
     @inline(__always)
-    private func logOfTiny<B: Bundle>(_ n: Int, max: B, _ element: (Int) -> B) -> BundlePair<B> {
+    private func logOfTiny<B: Bundle>(
+        _ n: Int, max: B, _ element: (Int) -> B
+    ) -> (max: B, log: BundlePair<B>) {
         // As for a `Shift` of 0.
         let bias = exponentBias + spareExponent
         let (magic, low) = (splat(roundingMagic + bias), splat((0.25 - bias) * ln2))
-        /// exp(x - max) times 2^`spareExponent`; 0 for the maximum.
+        /// exp(x - max) times 2^`spareExponent`. It is 1 for the maximum, if that is infinite too.
         @inline(__always)
         func exponential(_ x: B) -> BundlePair<B> {
-            let difference = BundlePair(difference: x, max)
-            let beside = x.map(max, difference.high) { vector_if_equal($0, $1, low, $2) }
-            let d = beside.map { maximum($0, low) }
-            // Not a number where the difference is infinite.
-            let error = d.map(difference.high, difference.low) { vector_if_equal($0, $1, $2, splat(0)) }
+            let difference = BundlePair(
+                x.map(max) { vector_if_equal($0, $1, splat(0), $0 - $1) }, of: x, max)
+            let d = difference.high.map { maximum($0, low) }
+            // Not a number beside an infinite difference, whose exponential is 0 whatever this is.
+            let error = difference.low.map { vector_min(splat(1), $0) }
             let biased = d.map { vector_fma($0, splat(log2e), magic) }
             let tail = expTail(d, biased.map { $0 - magic }, error: error)
             let power = biased.map(vector_exponent_from_mantissa)
             let high = tail.fma(power, power)
             return BundlePair(high: high, low: tail.fma(power, power.map(high) { $0 - $1 }))
         }
-        // The first that equals the maximum gives its place to the first element.
-        var held = element(0)
+        // Of each element and the largest before it the smaller is taken, so that one maximum is left: or NaN, which each of
+        // the two passes on if it is the first.
+        var largest = element(0)
         @inline(__always)
-        func next(_ i: Int) -> B {
+        func next(_ i: Int) -> BundlePair<B> {
             let x = element(i)
-            let taken = x.map(max, held) { vector_if_equal($0, $1, $2, $0) }
-            held = x.map(max, held) { vector_if_equal($0, $1, $1, $2) }
-            return taken
+            let smaller = largest.map(x, vector_min)
+            largest = x.map(largest, maximum)
+            return exponential(smaller)
         }
-        var count = B(repeating: splat(1))
         var others = BundlePair(high: B(repeating: splat(0)), low: B(repeating: splat(0)))
-        for i in 1..<n {
-            let x = next(i)
-            count = x.map(max, count) { vector_if_equal($0, $1, $2 + splat(1), $2) }
-            others = i == 1 ? exponential(x) : others + exponential(x)
-        }
-        return BundleLogArgument(others.scaled(by: Element(1 / spareScale)), and: count).log
+        for i in 1..<n { others = i == 1 ? next(i) : others + next(i) }
+        let one = B(repeating: splat(1))
+        return (largest, BundleLogArgument(others.scaled(by: Element(1 / spareScale)), and: one).log)
     }
 
     /// The forward operation on rows, which are turned into columns for it.
