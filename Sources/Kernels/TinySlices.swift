@@ -62,8 +62,9 @@ import CVector
             let difference = BundlePair(
                 x.map(max) { vector_if_equal($0, $1, splat(0), $0 - $1) }, of: x, max)
             let d = difference.high.map { maximum($0, low) }
-            // Not a number beside an infinite difference, whose exponential is 0 whatever this is.
-            let error = difference.low.map { vector_min(splat(1), $0) }
+            // Large beside a difference below `low`, and not a number beside an infinite one, whose exponential is 0 whatever
+            // this is; but it must be finite.
+            let error = difference.low.map { maximum(vector_min(splat(1), $0), splat(-1)) }
             let biased = d.map { vector_fma($0, splat(log2e), magic) }
             let tail = expTail(d, biased.map { $0 - magic }, error: error)
             let power = biased.map(vector_exponent_from_mantissa)
