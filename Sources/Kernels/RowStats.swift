@@ -230,7 +230,7 @@ struct NextMaxima {
 @inline(__always)
 private func forEachRow(_ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?) -> Void) {
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
-        // Short rows of doubles, which take the other way unless they are few, do without.
+        // So short, rows of doubles come here only if they are few (see `areShort` of the plan), and do without.
         if rows.asked.address != nil && (elementBytes == 4 || rows.n > shortLength) {
             for r in 0..<rows.count { sum(rows.first &+ r, rows.asked.row(r)) }
             return

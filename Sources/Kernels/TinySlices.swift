@@ -1,7 +1,7 @@
 // log_softmax and logsumexp of slices of a few elements, where the logarithm takes longer than the exponentials do.
 //
 // In Float alone, and in pairs of floats throughout: d = x - max and its rounding error, exp(d) = (1 + tail) * 2^n by the
-// polynomial of Exponential.swift, the sum of those beside the maximum, and the logarithm of ElementLogarithm.swift. Nothing
+// polynomial of Exponential.swift, the sum of all but one maximum, and the logarithm of ElementLogarithm.swift. Nothing
 // is larger than a vector of elements, and nothing is left in memory between the steps. The errors are within those of docs/numerics.md.
 
 import CKernels
@@ -56,7 +56,7 @@ import CVector
         // As for a `Shift` of 0.
         let bias = exponentBias + spareExponent
         let (magic, low) = (splat(roundingMagic + bias), splat((0.25 - bias) * ln2))
-        /// exp(x - max) times 2^`spareExponent`. It is 1 for the maximum, if that is infinite too.
+        /// exp(x - max) times 2^`spareExponent`; that of 0 for the maximum, even an infinite one.
         @inline(__always)
         func exponential(_ x: B) -> BundlePair<B> {
             let difference = BundlePair(
