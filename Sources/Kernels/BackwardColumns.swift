@@ -56,6 +56,10 @@ func backwardColumns(
     far: Bool
 ) {
     let table = scratch.table
+    // Rows that share lines with others do not go past the caches where few results are computed, nor with the long
+    // arithmetic of log_softmax.
+    let isAligned = (Int(bitPattern: out) | outStride | groups.out_stride) & (lineBytes &- 1) == 0
+    let streaming = canStream && streaming && (isAligned || op == .softmax && n > virtualLanes)
     let vectors = tileVectors(stride: g.stride)
     let tileColumns = vectors &* lanes
     let panelColumns = vectors == 8 && isWide(op, n) ? 2 &* tileColumns : tileColumns
@@ -176,40 +180,39 @@ func writeSoftmaxBackward(
         if panel.asksForBoth { vector_prefetch(g + panel.ahead) }
         return table.backwardResult(from: column)(.softmax, load(g, count), load(y, count))
     }
-    let isAligned = (Int(bitPattern: out) | outStride) & (vectorBytes &- 1) == 0
     if panel.present < lanes {
         for i in 0..<panel.n {
             vector_store_partial(out + i &* outStride, result(i, 0, panel.present), panel.present)
         }
-    } else if !streaming {
-        for i in 0..<panel.n {
-            for v in 0..<panel.vectors {
-                vector_store(out + (i &* outStride &+ v &* vectorBytes), result(i, v &* lanes, lanes))
-            }
+        return
+    }
+    let streams = canStream && streaming && panel.n > longestAside && panel.hasLines(out, outStride)
+    @inline(__always)
+    func write(_ i: Int, _ row: UnsafeMutableRawPointer) {
+        for v in 0..<panel.vectors {
+            let (target, value) = (row + v &* vectorBytes, result(i, v &* lanes, lanes))
+            if streams { vector_stream(target, value) } else { vector_store(target, value) }
         }
-    } else if isAligned && panel.n <= longestAside {
-        // Stores past the caches want to follow each other closely. A row is put aside first, and written after the next
-        // is computed: by then its parts can be loaded from the cache.
-        @inline(__always)
-        func aside(_ i: Int) -> UnsafeMutableRawPointer { spare.element((i & 1) &* panel.present) }
-        for i in 0...panel.n {
-            if i < panel.n {
-                let target = aside(i)
-                for v in 0..<panel.vectors {
-                    vector_store(target + v &* vectorBytes, result(i, v &* lanes, lanes))
-                }
-            }
-            if i > 0 {
-                let (source, row) = (aside(i &- 1), out + (i &- 1) &* outStride)
-                for v in 0..<panel.vectors {
-                    vector_stream(row + v &* vectorBytes, vector_load(source + v &* vectorBytes))
-                }
-            }
-        }
-    } else {
-        for i in 0..<panel.n {
-            writeRow(out + i &* outStride, panel.present, streaming: true) { result(i, $0, $1) }
-        }
+    }
+    if !canStream || streams || !streaming {
+        for i in 0..<panel.n { write(i, out + i &* outStride) }
+        return
+    }
+    // Stores past the caches want to follow each other closely. A row is put aside first, and written after the next is
+    // computed: by then its parts can be loaded from the cache.
+    @inline(__always)
+    func aside(_ i: Int) -> UnsafeMutableRawPointer { spare.element((i & 1) &* panel.present) }
+    for i in 0...panel.n {
+        if i < panel.n { write(i, aside(i)) }
+        if i > 0 { stream(aside(i &- 1), out + (i &- 1) &* outStride, panel.present) }
+    }
+}
+
+extension GradientTile {
+    /// Whether its results fill whole lines, and nothing else does a part of them.
+    @inline(__always)
+    fileprivate func hasLines(_ out: UnsafeRawPointer, _ outStride: Int) -> Bool {
+        (Int(bitPattern: out) | outStride | present &* elementBytes) & (lineBytes &- 1) == 0
     }
 }
 
@@ -227,35 +230,27 @@ func writeLogSoftmaxBackward(
         }
         return
     }
-    let streams = streaming && (Int(bitPattern: out) | outStride) & (elementBytes &- 1) == 0
+    let streams = canStream && streaming && panel.hasLines(out, outStride)
     for i in 0..<panel.n {
-        let (g, y, out) = (panel.g.from(i).address, panel.y.from(i).address, out + i &* outStride)
-        // Elements up to the first cache line, alone; then four vectors at a time, and what is left.
-        let head = streams ? headOfRow(out) : 0
+        let (g, y, row) = (panel.g.from(i).address, panel.y.from(i).address, out + i &* outStride)
+        // Four vectors at a time, and what is left.
         var column = 0
-        while column < panel.present {
-            let left = panel.present &- column
-            if left >= 4 &* lanes && column >= head {
-                let y = y.element(column)
-                for v in 0..<4 { vector_prefetch(y + panel.ahead + v &* vectorBytes) }
-                if panel.asksForBoth {
-                    for v in 0..<4 { vector_prefetch(g.element(column) + panel.ahead + v &* vectorBytes) }
-                }
-                let four = table.logSoftmaxBackward(from: column, loadQuad(g.element(column)), loadQuad(y))
-                if streams {
-                    streamQuad(out.element(column), four)
-                } else {
-                    storeQuad(out.element(column), four)
-                }
-                column &+= 4 &* lanes
-            } else {
-                let count = column < head ? head : min(lanes, left)
-                vector_prefetch(y.element(column) + panel.ahead)
-                let value = table.backwardResult(from: column)(
-                    .logSoftmax, load(g.element(column), count), load(y.element(column), count))
-                store(out.element(column), value, count)
-                column &+= count
+        while column &+ 4 &* lanes <= panel.present {
+            let y = y.element(column)
+            for v in 0..<4 { vector_prefetch(y + panel.ahead + v &* vectorBytes) }
+            if panel.asksForBoth {
+                for v in 0..<4 { vector_prefetch(g.element(column) + panel.ahead + v &* vectorBytes) }
             }
+            let four = table.logSoftmaxBackward(from: column, loadQuad(g.element(column)), loadQuad(y))
+            if streams { streamQuad(row.element(column), four) } else { storeQuad(row.element(column), four) }
+            column &+= 4 &* lanes
+        }
+        while column < panel.present {
+            vector_prefetch(y.element(column) + panel.ahead)
+            let value = table.backwardResult(from: column)(
+                .logSoftmax, vector_load(g.element(column)), vector_load(y.element(column)))
+            vector_store(row.element(column), value)
+            column &+= lanes
         }
     }
 }

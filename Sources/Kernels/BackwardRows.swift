@@ -176,8 +176,8 @@ func writeLogSoftmaxBackward(
     _ table: SliceTable, streaming: Bool
 ) {
     let step = 4 &* lanes
-    let streams = streaming && canAlign(out, n)
-    let head = streams ? headOfRow(out) : 0
+    let streams = canStream && streaming && hasLines(out, n)
+    let head = streams ? headOfRow(out, lineBytes) : 0
     let whole = (n &- head) / step &* step
     if whole > 0 {
         for r in 0..<rows {
@@ -197,7 +197,7 @@ func writeLogSoftmaxBackward(
     }
     var i = head > 0 ? 0 : whole
     while i < n {
-        let present = i < head ? head : min(lanes, n &- i)
+        let present = min(lanes, (i < head ? head : n) &- i)
         @inline(__always)
         func elements(_ operand: Operand, _ row: Int) -> Vector {
             vector_load_partial(operand.from(row).address.element(i), present, splat(0))

@@ -136,7 +136,7 @@ struct TileResult {
     /// Columns: four vectors, up to three, or less than one.
     let present: Int
     let n: Int
-    /// Past the caches: whole vectors lie within a cache line each.
+    /// Past the caches: all of them fill whole lines.
     let streaming: Bool
 
     /// Stores what `body(i, v, count)` returns as the `count` results of vector v at position i, for all positions
@@ -146,7 +146,7 @@ struct TileResult {
         @inline(__always)
         func put(_ i: Int, _ v: Int) {
             let (target, result) = (address + (i &* stride &+ v &* vectorBytes), body(i, v, lanes))
-            if streaming { vector_stream(target, result) } else { vector_store(target, result) }
+            if canStream && streaming { vector_stream(target, result) } else { vector_store(target, result) }
         }
         if present == 4 &* lanes {
             for i in 0..<n {
@@ -168,16 +168,18 @@ struct TileResult {
 /// Calls `write` for the results of a tile's columns, up to four vectors of them at a time, from position `i` on.
 ///
 /// Those of 16 bits are first written in `room`, as elements, and so are rows that are to go past the caches but do not begin
-/// with a cache line: some at a time, as whole rows of the tile have fewer parts of lines at their ends.
+/// with a cache line: some at a time, as whole rows of the tile have fewer parts of lines at their ends. So are rows far from
+/// each other where four vectors are but two lines, too few to go to one place in memory and then to the next.
 @inline(__always)
 private func writeResults(
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ tile: Tile, streaming: Bool,
     room: UnsafeMutableRawPointer, _ write: (_ target: TileResult, _ i: Int, _ column: Int) -> Void
 ) {
     let rowBytes = tile.columns &* elementBytes
-    let isAligned = (Int(bitPattern: out) | outStride | tile.outGroupStride) & 63 == 0
+    let isAligned = (Int(bitPattern: out) | outStride | tile.outGroupStride) & (lineBytes &- 1) == 0
     let isNarrowed = tile.elements.resultBytes < elementBytes
-    let isAside = isNarrowed || streaming && !isAligned && rowBytes >= 256
+    let areApart = vectorBytes < lineBytes && outStride > rowBytes
+    let isAside = isNarrowed || streaming && (areApart || !isAligned) && rowBytes >= 256
     let rows = isAside ? max(1, 16384 / rowBytes) : tile.n
     for group in 0..<tile.groups {
         let (out, first) = (out + group &* tile.outGroupStride, group &* tile.groupColumns)
@@ -191,9 +193,10 @@ private func writeResults(
                 let head = headColumns(first &+ column, left)
                 let vectors = min(4, left / lanes)
                 let present = head > 0 ? head : vectors == 0 ? left : vectors &* lanes
+                let hasLines = isAligned && present &* elementBytes % lineBytes == 0
                 let target = TileResult(
                     address: address.element(column), stride: stride, present: present, n: part,
-                    streaming: streaming && isAligned && !isAside)
+                    streaming: streaming && hasLines && !isAside)
                 write(target, i, first &+ column)
                 column &+= present
             }

@@ -36,7 +36,7 @@
     ) -> Int {
         let table = scratch.table
         let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-        let streams = streaming && (Int(bitPattern: out) | outStride) & 63 == 0
+        let isAligned = (Int(bitPattern: out) | outStride) & (lineBytes &- 1) == 0
         var first = 0
         while first < columns {
             let left = columns &- first
@@ -46,6 +46,7 @@
                 n: n, ahead: keepsAsked(n, g.stride) ? 2 &* present : 8 &* g.stride)
             if !setBackwardResults(op, tile, table, sums) { return first }
             let out = out + 2 &* first
+            let streams = streaming && isAligned && 2 &* present % lineBytes == 0
             if op == .softmax {
                 writeSoftmaxBackward(tile, out, outStride, table, streaming: streams)
             } else {

@@ -244,44 +244,55 @@ func streamQuad(_ address: UnsafeMutableRawPointer, _ value: Quad) {
     vector_stream(address + 3 &* vectorBytes, value.d)
 }
 
-/// Whether a head can bring the stores of a row of `n` elements to vector alignment.
+/// What stores past the caches fill as a whole: a part of a line costs as much as ten lines, and most where the other part
+/// goes through the caches.
+let lineBytes = 64
+let lineElements = lineBytes / elementBytes
+
+/// Whether any stores go past the caches: not those of the generic kernels, which would be so many for a line.
+@inline(__always) var canStream: Bool { vectorBytes > 16 }
+
+/// Whether a row of `n` elements has whole lines.
 @inline(__always)
-func canAlign(_ row: UnsafeRawPointer, _ n: Int) -> Bool {
-    Int(bitPattern: row) & (elementBytes &- 1) == 0 && n >= 2 &* lanes
+func hasLines(_ row: UnsafeRawPointer, _ n: Int) -> Bool {
+    Int(bitPattern: row) & (elementBytes &- 1) == 0 && n >= 2 &* lineElements
 }
 
-/// The elements before the first whose address is a multiple of a vector's size.
+/// The elements before the first whose address is a multiple of `bytes`.
 @inline(__always)
-func headOfRow(_ row: UnsafeRawPointer) -> Int {
-    (0 &- Int(bitPattern: row)) & (vectorBytes &- 1) / elementBytes
+func headOfRow(_ row: UnsafeRawPointer, _ bytes: Int = vectorBytes) -> Int {
+    (0 &- Int(bitPattern: row)) & (bytes &- 1) / elementBytes
 }
 
 /// Calls `body(first, count)` for each vector of a row of `n` elements and stores what it returns.
 ///
-/// With `streaming`, a head as long as needed brings the stores to vector alignment and they bypass the
-/// caches; else it brings the loads from `source` to it. The results do not depend on it: `body` treats each element alone.
+/// With `streaming`, whole lines bypass the caches; else a head as long as needed brings the loads from `source` to vector
+/// alignment. The results do not depend on it: `body` treats each element alone.
 @inline(__always)
 func writeRow(
     _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool, aligning source: UnsafeRawPointer? = nil,
     _ body: (Int, Int) -> Vector
 ) {
     var i = 0
-    if streaming && canAlign(out, n) {
-        i = headOfRow(out)
-        if i > 0 { vector_store_partial(out, body(0, i), i) }
-        while i &+ lanes <= n {
+    if canStream && streaming && hasLines(out, n) {
+        let head = headOfRow(out, lineBytes)
+        while i < head {
+            let count = min(lanes, head &- i)
+            vector_store_partial(out.element(i), body(i, count), count)
+            i &+= count
+        }
+        let end = n &- (n &- head) % lineElements
+        while i < end {
             vector_stream(out.element(i), body(i, lanes))
             i &+= lanes
         }
-    } else {
-        if let source {
-            i = headOfRow(source)
-            if i > 0 { vector_store_partial(out, body(0, i), i) }
-        }
-        while i &+ lanes <= n {
-            vector_store(out.element(i), body(i, lanes))
-            i &+= lanes
-        }
+    } else if let source {
+        i = headOfRow(source)
+        if i > 0 { vector_store_partial(out, body(0, i), i) }
+    }
+    while i &+ lanes <= n {
+        vector_store(out.element(i), body(i, lanes))
+        i &+= lanes
     }
     if i < n { vector_store_partial(out.element(i), body(i, n &- i), n &- i) }
 }

@@ -314,6 +314,29 @@ def test_gradients_of_columns_apart(length: int, columns: int, name: str, dtype:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", *BACKWARD])
+@pytest.mark.parametrize(
+    ("length", "columns"),
+    [(3, 257), (5, 1000), (20, 250), (20, 256), (40, 4096), (150, 301), (300, 64), (1001, 1)],
+)
+def test_outputs_past_the_caches(length: int, columns: int, name: str, dtype: str) -> None:
+    """From any place in a cache line on; what lies before and after the output stays as it was."""
+    parts = slices(name, 14, "wide", length * columns, dtype)
+    arrays = [part.reshape(length, columns) for part in parts]
+    expected = call(name, arrays, axis=0)
+    groups = 1 + (13 << 20) // expected.nbytes
+    large = [np.tile(array, (groups, 1, 1)) for array in arrays]
+    room = np.empty(groups * expected.size + 32, expected.dtype)
+    for first in (0, 1, 4, 6, 8):
+        room[:] = 7
+        out = room[first : first + groups * expected.size].reshape(large[0].shape)
+        call(name, large, axis=1, out=out)
+        assert (out == expected).all()
+        assert (room[:first] == 7).all()
+        assert (room[first + out.size :] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize("columns", [9, 16, 40, 64, 77, 200])
 def test_nothing_is_read_beyond_an_input(columns: int, name: str, dtype: str) -> None:
