@@ -17,12 +17,18 @@ private func headOfColumns(_ g: Operand, _ y: Operand) -> Int {
 }
 
 /// Vectors whose sums are taken together: as many as the first cache holds those of the virtual lanes of, with room for
-/// the elements. Rows of no more than twice that are not divided, as memory does not like shorter ones.
-private func tileVectors(stride: Int) -> Int { stride <= 16 &* vectorBytes ? 16 : 8 }
+/// the elements.
+@inline(__always) var tileVectors: Int { vectorBytes < 64 ? 16 : 8 }
+
+/// Rows of no more than 16 vectors are not divided, as memory does not like shorter ones.
+private func isLong(_ stride: Int) -> Bool { stride > 16 &* vectorBytes }
 
 /// Whether a panel is two tiles, as the longer its rows, the faster they are read and written. Those of softmax, whose sums
-/// read both inputs, only where the second cache holds them.
-private func isWide(_ op: Operation, _ n: Int) -> Bool { n > virtualLanes && (op == .logSoftmax || n <= 256) }
+/// read both inputs, only where the second cache holds them. Of Double it does not pay beyond tiles of eight vectors.
+private func isWide(_ op: Operation, _ n: Int, stride: Int) -> Bool {
+    isLong(stride) && n > virtualLanes && (op == .logSoftmax || n <= 256)
+        && (elementBytes == 4 || tileVectors == 8)
+}
 
 /// Slices up to this long are summed from registers and their gradients written at once, while the first cache holds them.
 /// Of inputs far away those up to `virtualLanes` are: rows of more are better read as far as a panel goes.
@@ -60,9 +66,8 @@ func backwardColumns(
     // arithmetic of log_softmax.
     let isAligned = (Int(bitPattern: out) | outStride | groups.out_stride) & (lineBytes &- 1) == 0
     let streaming = canStream && streaming && (isAligned || op == .softmax && n > virtualLanes)
-    let vectors = tileVectors(stride: g.stride)
-    let tileColumns = vectors &* lanes
-    let panelColumns = vectors == 8 && isWide(op, n) ? 2 &* tileColumns : tileColumns
+    let tileColumns = (isLong(g.stride) ? tileVectors : 16) &* lanes
+    let panelColumns = isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
     let fuses =
         op == .softmax && n <= (far ? virtualLanes : longestFused) && !streaming
         && fitsFirstCache(n, g.stride, y.stride, outStride)

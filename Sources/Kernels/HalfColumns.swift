@@ -40,7 +40,7 @@
         var first = 0
         while first < columns {
             let left = columns &- first
-            let present = left < lanes ? left : min(8 &* lanes, left / lanes &* lanes)
+            let present = left < lanes ? left : min(tileVectors &* lanes, left / lanes &* lanes)
             let tile = HalfTile(
                 format: format, g: g.moved(by: 2 &* first), y: y.moved(by: 2 &* first), present: present,
                 n: n, ahead: keepsAsked(n, g.stride) ? 2 &* present : 8 &* g.stride)
