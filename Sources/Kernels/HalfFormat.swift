@@ -130,13 +130,14 @@
     func gatherHalves(
         _ source: UnsafeRawPointer, _ stride: Int, _ destination: UnsafeMutableRawPointer, _ n: Int
     ) {
-        var i = 0
+        var (i, end) = (0, n)
         // As of wider elements, the commonest strides have shuffles.
         if stride == -2 {
-            while i &+ lanes <= n {
-                let last = source + (i &+ lanes &- 1) &* stride
-                halves_store(destination + 2 &* i, halves_reversed(halves_load(last)))
-                i &+= lanes
+            // From the end, as the CPU reads ahead upwards.
+            while end >= lanes {
+                let last = source + (end &- 1) &* stride
+                end &-= lanes
+                halves_store(destination + 2 &* end, halves_reversed(halves_load(last)))
             }
         } else if stride == 4 {
             // The vector ends one element beyond the last of those wanted.
@@ -145,7 +146,7 @@
                 i &+= lanes
             }
         }
-        while i < n {
+        while i < end {
             let element = (source + i &* stride).loadUnaligned(as: UInt16.self)
             (destination + 2 &* i).storeBytes(of: element, as: UInt16.self)
             i &+= 1

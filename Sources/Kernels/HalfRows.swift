@@ -26,20 +26,25 @@
                 stagedSum(g, y, first, end, scratch, laneSums)
                 return
             }
-            var firstLane = 0
-            while firstLane < virtualLanes {
-                var sum = LaneSum()
-                var i = first &+ firstLane
-                while i < end {
-                    let count = min(lanes, end &- i)
-                    let (g, y) = (load(g, i, count), load(y, i, count))
-                    // A product, as a number of its own, is widened once instead of twice.
-                    sum.add(.logSoftmax, op == .softmax ? g * y : g, g)
-                    i &+= virtualLanes
-                }
-                laneSums.set(firstLane: firstLane, sum.pair)
-                firstLane &+= lanes
+            @inline(__always)
+            func add(_ i: Int, _ count: Int, to sum: inout LaneSum) {
+                let (g, y) = (load(g, i, count), load(y, i, count))
+                // A product, as a number of its own, is widened once instead of twice.
+                sum.add(.logSoftmax, op == .softmax ? g * y : g, g)
             }
+            // A vector holds all virtual lanes or half of them.
+            let isHalf = lanes < virtualLanes
+            var (lower, upper) = (LaneSum(), LaneSum())
+            var i = first
+            while i &+ virtualLanes <= end {
+                add(i, lanes, to: &lower)
+                if isHalf { add(i &+ lanes, lanes, to: &upper) }
+                i &+= virtualLanes
+            }
+            if i < end { add(i, min(lanes, end &- i), to: &lower) }
+            if isHalf && i &+ lanes < end { add(i &+ lanes, end &- i &- lanes, to: &upper) }
+            laneSums.set(firstLane: 0, lower.pair)
+            if isHalf { laneSums.set(firstLane: lanes, upper.pair) }
         }
 
         /// The sum of products that are not exact: their factors go through memory as floats, from where they are widened
