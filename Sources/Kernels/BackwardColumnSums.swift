@@ -180,6 +180,50 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     }
 #endif
 
+#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+    /// The softmax sum of one vector of columns, from registers. In the order of `sumOfLanes`, whose quads are added up before
+    /// their members are: virtual lanes four apart belong together, and their sums take 8 of 16 registers.
+    @inline(__always)
+    func registerSum(_ g: Operand, _ y: Operand, _ n: Int) -> Pair {
+        @inline(__always)
+        func add(_ i: Int, _ sum: inout LaneSum) {
+            sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
+        }
+        /// The sum of the virtual lanes from `lane` on that are four apart.
+        @inline(__always)
+        func fourApart(_ lane: Int) -> Wide {
+            var (a, b) = (LaneSum(), LaneSum())
+            if n <= virtualLanes {
+                // Products are exact, and need not be sums of their own before they are added.
+                if lane < n { add(lane, &a) }
+                if n <= 8 {
+                    if lane &+ 4 < n { add(lane &+ 4, &a) }
+                    return a.high
+                }
+                add(lane &+ 4, &b)
+                if lane &+ 8 < n { add(lane &+ 8, &a) }
+                if lane &+ 12 < n { add(lane &+ 12, &b) }
+                return a.high + b.high
+            }
+            var (c, d) = (LaneSum(), LaneSum())
+            var i = lane
+            while i &+ 12 < n {
+                add(i, &a)
+                add(i &+ 4, &b)
+                add(i &+ 8, &c)
+                add(i &+ 12, &d)
+                i &+= virtualLanes
+            }
+            if i < n { add(i, &a) }
+            if i &+ 4 < n { add(i &+ 4, &b) }
+            if i &+ 8 < n { add(i &+ 8, &c) }
+            return (a.high + c.high) + (b.high + d.high)
+        }
+        let even = fourApart(0) + fourApart(2)
+        return Pair(high: even + (fourApart(1) + fourApart(3)), low: splatWide(0))
+    }
+#endif
+
 #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
     // Sums of slices longer than there are virtual lanes from registers, 32 of which hold those of a few virtual lanes of one
     // vector or two: they need not be loaded and stored with each element. In the order of `sumOfLanes`, whose third quad is

@@ -31,10 +31,12 @@ private func isWide(_ op: Operation, _ n: Int, stride: Int) -> Bool {
 }
 
 /// Slices up to this long are summed from registers and their gradients written at once, while the first cache holds them.
-/// Of inputs far away those up to `virtualLanes` are: rows of more are better read as far as a panel goes.
-private var longestFused: Int {
+private func longestFused(far: Bool) -> Int {
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        return 4 &* virtualLanes
+        // Longer ones far away are better read as far as a panel goes.
+        return far ? virtualLanes : 4 &* virtualLanes
+    #elseif SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        return 10 &* virtualLanes
     #else
         return virtualLanes
     #endif
@@ -69,10 +71,10 @@ func backwardColumns(
     let tileColumns = (isLong(g.stride) ? tileVectors : 16) &* lanes
     let panelColumns = isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
     let fuses =
-        op == .softmax && n <= (far ? virtualLanes : longestFused) && !streaming
+        op == .softmax && n <= longestFused(far: far) && !streaming
         && fitsFirstCache(n, g.stride, y.stride, outStride)
-    // Those that go through registers gain by not asking for what is near.
-    let isInRegisters = fuses || n > virtualLanes && longestFused > virtualLanes
+    // Those that go through registers gain by not asking for what is near; with AVX-512 the longer ones do too.
+    let isInRegisters = fuses || n > virtualLanes && elementBytes == 4 && vectorBytes == 64
     let asks = op == .logSoftmax || far || !isInRegisters
     for group in 0..<groups.count {
         let moved = group &* groups.input_stride
@@ -138,6 +140,9 @@ private func setBackwardResults(
 private func fusedSum(
     _ g: Operand, _ y: Operand, _ n: Int, ahead: Int, _ table: SliceTable, _ scratch: Scratch
 ) -> Pair {
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        return registerSum(g, y, n)
+    #endif
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
         if n > virtualLanes {
             let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
