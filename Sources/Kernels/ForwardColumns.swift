@@ -193,7 +193,8 @@ private func writeResults(
                 let head = headColumns(first &+ column, left)
                 let vectors = min(4, left / lanes)
                 let present = head > 0 ? head : vectors == 0 ? left : vectors &* lanes
-                let hasLines = isAligned && present &* elementBytes % lineBytes == 0
+                // Fewer vectors are written one after another, of which each is to fill its lines.
+                let hasLines = isAligned && (present == 4 &* lanes || vectorBytes == lineBytes)
                 let target = TileResult(
                     address: address.element(column), stride: stride, present: present, n: part,
                     streaming: streaming && hasLines && !isAside)
