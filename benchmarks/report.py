@@ -105,10 +105,12 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def groups(records: Sequence[Record]) -> str:
-    """Return the fastest peer's time over ours for each function and kind of shape."""
+    """Return the fastest peer's time over ours by function and kind of shape, where one agrees."""
     chosen: dict[tuple[str, str], list[float]] = {}
     for r in records:
-        chosen.setdefault((r["function"], r["group"]), []).append(fastest_over_ours(r))
+        ratio = fastest_over_ours(r)
+        if math.isfinite(ratio):
+            chosen.setdefault((r["function"], r["group"]), []).append(ratio)
     lines = [f"{'fastest peer over ours':38}{'mean':>6}{'below 1':>14}{'worst':>7}"]
     for (function, group), ratios in sorted(chosen.items()):
         behind = f"{sum(ratio < 1 for ratio in ratios)} of {len(ratios)}"

@@ -64,10 +64,10 @@ func backwardColumns(
     far: Bool
 ) {
     let table = scratch.table
-    // Rows that share lines with others do not go past the caches where few results are computed, nor with the long
-    // arithmetic of log_softmax.
+    // Rows that share lines with others are worth it where a vector is a line, or else for softmax, but not for a few.
     let isAligned = (Int(bitPattern: out) | outStride | groups.out_stride) & (lineBytes &- 1) == 0
-    let streaming = canStream && streaming && (isAligned || op == .softmax && n > virtualLanes)
+    let isWorthIt = isAligned || vectorBytes == lineBytes || op == .softmax && n > virtualLanes
+    let streaming = canStream && streaming && isWorthIt
     let tileColumns = (isLong(g.stride) ? tileVectors : 16) &* lanes
     let panelColumns = isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
     let fuses =
@@ -240,27 +240,37 @@ func writeLogSoftmaxBackward(
         }
         return
     }
-    let streams = canStream && streaming && panel.hasLines(out, outStride)
+    let areElements = (Int(bitPattern: out) | outStride) & (elementBytes &- 1) == 0
+    let streams =
+        canStream && streaming && (vectorBytes == lineBytes ? areElements : panel.hasLines(out, outStride))
     for i in 0..<panel.n {
         let (g, y, row) = (panel.g.from(i).address, panel.y.from(i).address, out + i &* outStride)
-        // Four vectors at a time, and what is left.
+        // Elements up to the first line, alone; then four vectors at a time, and what is left.
+        let head = streams ? headOfRow(row, lineBytes) : 0
         var column = 0
-        while column &+ 4 &* lanes <= panel.present {
-            let y = y.element(column)
-            for v in 0..<4 { vector_prefetch(y + panel.ahead + v &* vectorBytes) }
-            if panel.asksForBoth {
-                for v in 0..<4 { vector_prefetch(g.element(column) + panel.ahead + v &* vectorBytes) }
-            }
-            let four = table.logSoftmaxBackward(from: column, loadQuad(g.element(column)), loadQuad(y))
-            if streams { streamQuad(row.element(column), four) } else { storeQuad(row.element(column), four) }
-            column &+= 4 &* lanes
-        }
         while column < panel.present {
-            vector_prefetch(y.element(column) + panel.ahead)
-            let value = table.backwardResult(from: column)(
-                .logSoftmax, vector_load(g.element(column)), vector_load(y.element(column)))
-            vector_store(row.element(column), value)
-            column &+= lanes
+            let left = panel.present &- column
+            if left >= 4 &* lanes && column >= head {
+                let y = y.element(column)
+                for v in 0..<4 { vector_prefetch(y + panel.ahead + v &* vectorBytes) }
+                if panel.asksForBoth {
+                    for v in 0..<4 { vector_prefetch(g.element(column) + panel.ahead + v &* vectorBytes) }
+                }
+                let four = table.logSoftmaxBackward(from: column, loadQuad(g.element(column)), loadQuad(y))
+                if streams {
+                    streamQuad(row.element(column), four)
+                } else {
+                    storeQuad(row.element(column), four)
+                }
+                column &+= 4 &* lanes
+            } else {
+                let count = column < head ? head : min(lanes, left)
+                vector_prefetch(y.element(column) + panel.ahead)
+                let value = table.backwardResult(from: column)(
+                    .logSoftmax, load(g.element(column), count), load(y.element(column), count))
+                store(row.element(column), value, count)
+                column &+= count
+            }
         }
     }
 }
