@@ -142,15 +142,16 @@ private func fusedSum(
 ) -> Pair {
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
         return registerSum(g, y, n)
+    #else
+        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+            if n > virtualLanes {
+                let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+                setSoftmaxBackwardSum(g, y, n, table, sums)
+                return table.sum(from: 0)
+            }
+        #endif
+        return shortSum(.softmax, g, y, n, ahead: ahead)
     #endif
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        if n > virtualLanes {
-            let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-            setSoftmaxBackwardSum(g, y, n, table, sums)
-            return table.sum(from: 0)
-        }
-    #endif
-    return shortSum(.softmax, g, y, n, ahead: ahead)
 }
 
 /// The gradients of whole vectors of short columns, one after another, as their constants need not be kept then.

@@ -200,7 +200,10 @@ func writeLogSoftmaxBackward(
         let present = min(lanes, (i < head ? head : n) &- i)
         @inline(__always)
         func elements(_ operand: Operand, _ row: Int) -> Vector {
-            vector_load_partial(operand.from(row).address.element(i), present, splat(0))
+            let address = operand.from(row).address.element(i)
+            // Zen 3 by itself does not read ahead of rows this short.
+            vector_prefetch(address + 4096)
+            return vector_load_partial(address, present, splat(0))
         }
         @inline(__always)
         func write(_ row: Int, _ result: Vector) {
