@@ -62,7 +62,6 @@ private func copyColumns(
     load: (UnsafeRawPointer, Int) -> Vector
 ) {
     let columnBytes = n &* vectorBytes
-    let line = 64
     var target = panel + first / lanes &* columnBytes
     var column = headColumns(first, count)
     if column > 0 {
@@ -89,7 +88,7 @@ private func copyColumns(
                 load(source, lanes), load(source + lanes &* step, lanes),
                 load(source + 2 &* lanes &* step, lanes), load(source + 3 &* lanes &* step, lanes)
             )
-            for l in 0..<fourBytes / line { vector_prefetch(source + (next &+ l &* line)) }
+            for l in 0..<fourBytes / lineBytes { vector_prefetch(source + (next &+ l &* lineBytes)) }
             let destination = target + i &* vectorBytes
             vector_store(destination, values.0)
             vector_store(destination + columnBytes, values.1)
@@ -115,7 +114,7 @@ private func copyColumns(
         for i in 0..<n {
             let source = x + (column &* step &+ i &* stride)
             vector_prefetch(source + ahead)
-            vector_prefetch(source + (ahead &+ line))
+            vector_prefetch(source + (ahead &+ lineBytes))
             let value = load(source, present)
             vector_store(target + i &* vectorBytes, value)
             largest = maximum(largest, value)

@@ -175,6 +175,7 @@ private func writeResults(
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ tile: Tile, streaming: Bool,
     room: UnsafeMutableRawPointer, _ write: (_ target: TileResult, _ i: Int, _ column: Int) -> Void
 ) {
+    let streaming = canStream && streaming
     let rowBytes = tile.columns &* elementBytes
     let isAligned = (Int(bitPattern: out) | outStride | tile.outGroupStride) & (lineBytes &- 1) == 0
     let isNarrowed = tile.elements.resultBytes < elementBytes

@@ -73,7 +73,7 @@
         ) {
             var i = 0
             if streaming && Int(bitPattern: destination) % 2 == 0 {
-                let head = (64 &- Int(bitPattern: destination) % 64) % 64 / 2
+                let head = (0 &- Int(bitPattern: destination)) & (lineBytes &- 1) / 2
                 i = narrowPart(source, destination, 0, min(head, n))
                 let end = i &+ (n &- i) / lineHalves &* lineHalves
                 while i < end {
