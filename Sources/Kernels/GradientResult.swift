@@ -110,8 +110,9 @@ struct BackwardResult {
     @inline(__always)
     static func logSoftmax(_ g: Quad, _ y: Quad, sum: Quad, sumLow: Quad) -> Quad {
         #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
-            let least = vector_min(vector_min(y.a, y.b), vector_min(y.c, y.d))
-            let largest = maximum(maximum(y.a, y.b), maximum(y.c, y.d))
+            // In this order, as a NaN that comes second does not count: no other element must be lost with it.
+            let least = vector_min(vector_min(vector_min(y.a, y.b), y.c), y.d)
+            let largest = maximum(maximum(maximum(y.a, y.b), y.c), y.d)
             if vector_all_within(least, largest, splat((exponentBias - 1) * ln2)) {
                 let magic = splat(roundingMagic + exponentBias)
                 let biased = y.map { vector_fma($0, splat(log2e), magic) }

@@ -159,6 +159,19 @@ def test_the_backward_of_masked_elements(name: str, dtype: str) -> None:
     assert result[3] == (0 if name == "softmax_backward" else 4)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masked_elements_beside_nan(dtype: str) -> None:
+    """The log_softmax_backward of masked elements, whatever NaN another element or slice has."""
+    grad, output = gradients("log_softmax_backward", 1, (400, 1031), dtype)
+    kinds = np.random.default_rng(1).random(output.shape)
+    masked = kinds < 0.015
+    output[masked] = -INF
+    output[kinds > 0.985] = NAN
+    for axis in (0, 1):
+        result = call("log_softmax_backward", grad, output, axis=axis)
+        assert result[masked].tobytes() == grad[masked].tobytes()
+
+
 # ---- where --------------------------------------------------------------------------------------
 
 
