@@ -91,6 +91,19 @@ private func sumOfShort(_ n: Int, _ room: UnsafeMutableRawPointer, _ term: (_ i:
     return sumOfTerms(two, room)
 }
 
+/// The sum of a vector of columns of no more than that.
+#if SWIFTMAX_BASELINE && arch(x86_64)
+    // For a CPU as old as that it is not worth the size of a copy in each place.
+    @inline(never)
+#else
+    @inline(__always)
+#endif
+private func setShortSum(
+    _ n: Int, _ terms: LastTerms, _ room: UnsafeMutableRawPointer, _ table: SliceTable, _ column: Int
+) {
+    table.setSum(from: column, sumOfShort(n, room, terms.term))
+}
+
 /// The sum of a vector of columns from those of the virtual lanes. Shared, as it is large and called seldom.
 @inline(never)
 private func setSum(ofVirtualLanes sums: UnsafeMutablePointer<TermSum>, _ table: SliceTable, _ column: Int) {
@@ -152,7 +165,7 @@ func setSum(
     // As above, but known when this is compiled.
     let short = LastTerms(panel: panel, areTerms: !keepsShort)
     if n <= min(shortLength, 2 &* virtualLanes) {
-        table.setSum(from: column, sumOfShort(n, scratch.columnLaneSums, short.term))
+        setShortSum(n, short, scratch.columnLaneSums, table, column)
         return
     }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: TermSum.self)

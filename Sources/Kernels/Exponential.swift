@@ -58,9 +58,16 @@ struct Shift {
     @inline(__always)
     init(max: Vector) {
         base = farBase(max)
-        let near = vector_if_equal(max - max, splat(0), max - base, splat(0))
-        let k = rounded(near)
+        let near = Shift(near: vector_if_equal(max - max, splat(0), max - base, splat(0)))
+        (magic, low) = (near.magic, near.low)
+    }
+
+    /// The shift of slices with these maxima, all of them within `exactRange`.
+    @inline(__always)
+    init(near max: Vector) {
+        let k = rounded(max)
         let bias = exponentBias + spareExponent
+        base = splat(0)
         magic = splat(roundingMagic + bias) - k
         low = (k - splat(bias - 0.25)) * splat(ln2)
     }
@@ -149,9 +156,13 @@ struct ExponentialQuad {
     }
 
     @inline(__always)
-    fileprivate init(inlined d: Quad, magic: Vector) {
-        let biased = d.map { vector_fma($0, splat(log2e), magic) }
-        tail = expTail(d, biased.map { $0 - magic })
+    fileprivate init(inlined d: Quad, magic: Vector) { self.init(d, magic: Quad(repeating: magic)) }
+
+    /// Each with a magic of its own.
+    @inline(__always)
+    init(_ d: Quad, magic: Quad) {
+        let biased = d.map(magic) { vector_fma($0, splat(log2e), $1) }
+        tail = expTail(d, biased.map(magic) { $0 - $1 })
         power = biased.map(vector_exponent_from_mantissa)
     }
 }

@@ -3,9 +3,25 @@
 import CKernels
 import CVector
 
-/// The forward operation on `columns` slices in each of `groups`, a tile at a time: of small groups several.
-@inline(never)
+/// The forward operation on `columns` slices in each of `groups`.
 func forwardColumns(
+    _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
+    _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ groups: swiftmax_groups, _ n: Int,
+    _ scratch: Scratch, streaming: Bool, next: Asked
+) {
+    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+        if areTinySoftmax(op, elements, columns, n, inPlace: UnsafeRawPointer(out) == x) {
+            return tinySoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
+        }
+    #endif
+    forwardTiles(
+        op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming: streaming,
+        next: next)
+}
+
+/// The same, a tile at a time: of small groups several.
+@inline(never)
+func forwardTiles(
     _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ groups: swiftmax_groups, _ n: Int,
     _ scratch: Scratch, streaming: Bool, next: Asked

@@ -33,19 +33,26 @@ struct SoftmaxResult {
     }
 }
 
+extension Pair {
+    /// 1/self as the sum of two numbers; not a number where `one` is not.
+    @inline(__always)
+    func inverse(of one: Vector) -> (high: Vector, low: Vector) {
+        let inverse = one / wide_narrow(high)
+        #if SWIFTMAX_FLOAT64
+            let inverseLow = (residual(inverse, high, one) - inverse * low) * inverse
+        #else
+            let inverseLow = wide_narrow(residual(vector_widen(inverse), high, splatWide(1))) * inverse
+        #endif
+        return (inverse, inverseLow)
+    }
+}
+
 extension Stats {
     /// 1/sum as the sum of two numbers. An infinite maximum, or nothing but -inf: the slice is NaN.
     @inline(__always)
     var inverse: (high: Vector, low: Vector) {
         let max = wide_narrow(max)
-        let one = vector_if_equal(max - max, splat(0), splat(1), splat(.nan))
-        let inverse = one / wide_narrow(sum.high)
-        #if SWIFTMAX_FLOAT64
-            let low = (residual(inverse, sum.high, one) - inverse * sum.low) * inverse
-        #else
-            let low = wide_narrow(residual(vector_widen(inverse), sum.high, splatWide(1))) * inverse
-        #endif
-        return (inverse, low)
+        return sum.inverse(of: vector_if_equal(max - max, splat(0), splat(1), splat(.nan)))
     }
 
     /// The sum of exp(x - max) over the elements below the maximum. The sum there is was scaled by 2^-k, and not by exp(-max).
