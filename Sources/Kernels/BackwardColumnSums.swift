@@ -3,7 +3,7 @@
 import CKernels
 import CVector
 
-/// The two inputs of some columns side by side: whole vectors, or a part of one.
+/// The two inputs of some columns side by side: whole vectors, or a part of one; of rows that are written as a whole both.
 struct GradientTile {
     let g: Operand
     let y: Operand

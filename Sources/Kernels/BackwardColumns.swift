@@ -8,6 +8,13 @@ import CVector
 
 // MARK: The operation
 
+/// How far away the inputs are: in the second cache, beyond it, or hardly in the last one.
+enum Distance {
+    case near, far, memory
+
+    init(_ far: Int32) { self = far == 0 ? .near : far == 1 ? .far : .memory }
+}
+
 /// The columns before those that begin a vector in memory, if these are the same in all rows: vectors from there on lie
 /// within a cache line each, where every one would cross into the next.
 @inline(__always)
@@ -31,12 +38,12 @@ private func isWide(_ op: Operation, _ n: Int, stride: Int) -> Bool {
 }
 
 /// Slices up to this long are summed from registers and their gradients written at once, while the first cache holds them.
-private func longestFused(far: Bool) -> Int {
+private func longestFused(_ distance: Distance) -> Int {
+    // Longer ones far away are better read as far as a panel goes.
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        // Longer ones far away are better read as far as a panel goes.
-        return far ? virtualLanes : 4 &* virtualLanes
+        return distance == .near ? 4 &* virtualLanes : virtualLanes
     #elseif SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        return 10 &* virtualLanes
+        return distance == .memory ? virtualLanes : 10 &* virtualLanes
     #else
         return virtualLanes
     #endif
@@ -56,22 +63,36 @@ private func fitsFirstCache(_ n: Int, _ g: Int, _ y: Int, _ out: Int) -> Bool {
     return bytes <= 8 &* page
 }
 
+/// The columns of a panel of as many as fit in `most` or less, so that one is as wide as the next that is asked for with it.
+private func evenly(_ columns: Int, by most: Int) -> Int {
+    let panels = (columns &+ most &- 1) / most
+    return ((columns &+ panels &- 1) / panels &+ lineElements &- 1) & ~(lineElements &- 1)
+}
+
 /// The backward operation on `columns` slices in each of `groups`, a panel at a time.
 @inline(never)
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ columns: Int, _ groups: swiftmax_groups, _ n: Int, next: Int, _ scratch: Scratch, streaming: Bool,
-    far: Bool
+    _ distance: Distance
 ) {
     let table = scratch.table
-    // Rows that share lines with others are worth it where a vector is a line, or else for softmax, but not for a few.
+    let far = distance != .near
+    // Rows that share lines with others are worth it where they are long, and a vector is a line or the op softmax. So are those
+    // of softmax that follow each other without a gap, and then are taken as a whole.
+    let outRowBytes = columns &* elementBytes
     let isAligned = (Int(bitPattern: out) | outStride | groups.out_stride) & (lineBytes &- 1) == 0
-    let isWorthIt = isAligned || vectorBytes == lineBytes || op == .softmax && n > virtualLanes
-    let streaming = canStream && streaming && isWorthIt
+    let areLong = outRowBytes >= 512 && (vectorBytes == lineBytes || op == .softmax && n > virtualLanes)
+    let isRun =
+        !isAligned && op == .softmax && outStride == outRowBytes && columns <= SliceTable.capacity
+        && !areTinyGradients(n) && columns >= (n > virtualLanes ? 2 : 4) &* lanes
+    let streaming = canStream && streaming && (isAligned || areLong || isRun)
+    let takesRows = streaming && isRun
     let tileColumns = (isLong(g.stride) ? tileVectors : 16) &* lanes
-    let panelColumns = isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
+    let mostColumns = isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
+    let panelColumns = takesRows ? columns : op == .softmax ? evenly(columns, by: mostColumns) : mostColumns
     let fuses =
-        op == .softmax && n <= longestFused(far: far) && !streaming
+        op == .softmax && n <= longestFused(distance) && !streaming
         && fitsFirstCache(n, g.stride, y.stride, outStride)
     // Those that go through registers gain by not asking for what is near; with AVX-512 the longer ones do too.
     let isInRegisters = fuses || n > virtualLanes && elementBytes == 4 && vectorBytes == 64
@@ -90,7 +111,8 @@ func backwardColumns(
             let left = columns &- first
             let whole = left / lanes &* lanes
             let present =
-                first < head ? head : left < lanes ? left : fuses ? whole : min(panelColumns, whole)
+                first < head
+                ? head : left < lanes || takesRows ? left : fuses ? whole : min(panelColumns, whole)
             let rowBytes = min(present, panelColumns) &* elementBytes
             let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
             let isLast = left &- present < lanes && present <= panelColumns
@@ -126,9 +148,10 @@ private func setBackwardResults(
     if areTinyGradients(panel.n) && setTinyBackwardResults(op, panel, table) { return true }
     var column = 0
     while column < panel.present {
-        let tile = panel.columns(column, min(tileColumns, panel.present &- column))
-        setSums(op, tile, table, column, scratch)
-        column &+= tileColumns
+        let left = panel.present &- column
+        let count = min(tileColumns, left < lanes ? left : left / lanes &* lanes)
+        setSums(op, panel.columns(column, count), table, column, scratch)
+        column &+= count
     }
     return !areTinyGradients(panel.n) && table.setBackwardResults(panel.present)
 }
@@ -177,45 +200,73 @@ func writeShortSoftmaxBackward(
     }
 }
 
+extension GradientTile {
+    /// The softmax gradients of `count` columns at position i, with the next panel's y asked for.
+    @inline(__always)
+    fileprivate func softmaxResult(_ i: Int, _ column: Int, _ count: Int, _ table: SliceTable) -> Vector {
+        let y = y.from(i).address.element(column)
+        let g = g.from(i).address.element(column)
+        vector_prefetch(y + ahead)
+        if asksForBoth { vector_prefetch(g + ahead) }
+        return table.backwardResult(from: column)(.softmax, load(g, count), load(y, count))
+    }
+}
+
 @inline(never)
 func writeSoftmaxBackward(
     _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
     _ spare: UnsafeMutableRawPointer, streaming: Bool
 ) {
-    // With the next panel's y asked for.
-    @inline(__always)
-    func result(_ i: Int, _ column: Int, _ count: Int) -> Vector {
-        let y = panel.y.from(i).address.element(column)
-        let g = panel.g.from(i).address.element(column)
-        vector_prefetch(y + panel.ahead)
-        if panel.asksForBoth { vector_prefetch(g + panel.ahead) }
-        return table.backwardResult(from: column)(.softmax, load(g, count), load(y, count))
-    }
     if panel.present < lanes {
         for i in 0..<panel.n {
-            vector_store_partial(out + i &* outStride, result(i, 0, panel.present), panel.present)
+            let value = panel.softmaxResult(i, 0, panel.present, table)
+            vector_store_partial(out + i &* outStride, value, panel.present)
         }
         return
     }
     let streams = canStream && streaming && panel.n > longestAside && panel.hasLines(out, outStride)
-    @inline(__always)
-    func write(_ i: Int, _ row: UnsafeMutableRawPointer) {
+    if canStream && streaming && !streams {
+        writeSoftmaxBackwardAside(panel, out, outStride, table, spare)
+        return
+    }
+    for i in 0..<panel.n {
+        let row = out + i &* outStride
         for v in 0..<panel.vectors {
-            let (target, value) = (row + v &* vectorBytes, result(i, v &* lanes, lanes))
+            let (target, value) = (row + v &* vectorBytes, panel.softmaxResult(i, v &* lanes, lanes, table))
             if streams { vector_stream(target, value) } else { vector_store(target, value) }
         }
     }
-    if !canStream || streams || !streaming {
-        for i in 0..<panel.n { write(i, out + i &* outStride) }
-        return
-    }
-    // Stores past the caches want to follow each other closely. A row is put aside first, and written after the next is
-    // computed: by then its parts can be loaded from the cache.
+}
+
+/// The same, past the caches. These stores want to follow each other closely: rows are put aside first, as many as follow each other
+/// without a gap, and written after the next ones are computed, as by then their parts can be loaded from the cache.
+@inline(never)
+private func writeSoftmaxBackwardAside(
+    _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+    _ spare: UnsafeMutableRawPointer
+) {
+    let (n, whole) = (panel.n, panel.vectors &* lanes)
+    let rowBytes = panel.present &* elementBytes
+    let run = outStride == rowBytes ? max(1, 4096 / rowBytes) : 1
     @inline(__always)
-    func aside(_ i: Int) -> UnsafeMutableRawPointer { spare.element((i & 1) &* panel.present) }
-    for i in 0...panel.n {
-        if i < panel.n { write(i, aside(i)) }
-        if i > 0 { stream(aside(i &- 1), out + (i &- 1) &* outStride, panel.present) }
+    func aside(_ first: Int) -> UnsafeMutableRawPointer { spare + (first / run & 1) &* 16384 }
+    var first = 0
+    while first < n &+ run {
+        var row = aside(first)
+        for i in first..<max(first, min(first &+ run, n)) {
+            for v in 0..<panel.vectors {
+                vector_store(row + v &* vectorBytes, panel.softmaxResult(i, v &* lanes, lanes, table))
+            }
+            // Beyond the row, where the next one will be.
+            let rest = panel.present &- whole
+            if rest > 0 { vector_store(row.element(whole), panel.softmaxResult(i, whole, rest, table)) }
+            row += rowBytes
+        }
+        let previous = first &- run
+        if previous >= 0 {
+            stream(aside(previous), out + previous &* outStride, min(run, n &- previous) &* panel.present)
+        }
+        first &+= run
     }
 }
 

@@ -50,7 +50,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         backwardColumns(
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
             out!, outStride, columns, groups, n, next: next, Scratch(address: scratch!),
-            streaming: streaming != 0, far: far != 0)
+            streaming: streaming != 0, Distance(far))
     }
     kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch in
         let scratch = Scratch(address: scratch!)

@@ -125,11 +125,16 @@ func writeTinySoftmaxBackward(
             if n > 3 { vector_store(out + 3 &* outStride, result(.softmax, d.g, d.y)) }
         }
     }
-    switch panel.n {
-    case 2: write(2)
-    case 3: write(3)
-    default: write(4)
-    }
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        // For a CPU as old as that it is not worth the size of three.
+        write(panel.n)
+    #else
+        switch panel.n {
+        case 2: write(2)
+        case 3: write(3)
+        default: write(4)
+        }
+    #endif
 }
 
 /// The backward operation on rows, which are turned into columns for it.
@@ -149,7 +154,7 @@ func backwardTinyRows(
         backwardColumns(
             op, Operand(address: columns.g, stride: stride), Operand(address: columns.y, stride: stride),
             columns.g, stride, count, swiftmax_single_group(), n, next: 0, scratch, streaming: false,
-            far: false)
+            .near)
         transpose(columns.g, stride, out + first &* outStride, outStride, n, count)
         first &+= most
     }

@@ -199,7 +199,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     if columns >= 0 && areColumns(work, columns) {
         work.takeColumns(columns)
         work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0
-        work.far = elements &* work.elementBytes > nearColumnBytes ? 1 : 0
+        work.far = elements &* work.elementBytes <= nearColumnBytes ? 0 : isLarge ? 2 : 1
         work.unitSlices = min(
             work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
@@ -337,7 +337,10 @@ extension Work {
     /// lines at the ends cost more than it brings.
     var areRunsWorthStreaming: Bool {
         let runBytes = across.size(0) &* elementBytes
-        return runBytes % 64 == 0 || runBytes >= 1536
+        if kind == .forward { return runBytes % 64 == 0 || runBytes >= 1536 }
+        // Those of a gradient may be taken as a whole.
+        return runBytes % 64 == 0 || runBytes >= 1024
+            || across.size(0) <= 256 && slice.stride(0, output) == runBytes
     }
 
     fileprivate var columnUnits: Int {

@@ -127,7 +127,8 @@ typedef struct swiftmax_kernels {
 
     /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX. Columns
     /// that are taken next begin `next` bytes after the first group in each input, unless it is 0. `far`:
-    /// they are part of inputs beyond the inner caches, and asked for ahead.
+    /// they are part of inputs beyond the inner caches, and asked for ahead; 2 for columns of arrays that
+    /// hardly fit the last one either.
     void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                           const void *output, intptr_t output_stride, void *grad_input,
                           intptr_t grad_input_stride, intptr_t rows, intptr_t n, void *scratch,
