@@ -37,31 +37,11 @@ private func isWide(_ op: Operation, _ n: Int, stride: Int) -> Bool {
         && (elementBytes == 4 || tileVectors == 8)
 }
 
-/// Slices up to this long are summed from registers and their gradients written at once, while the first cache holds them.
-private func longestFused(_ distance: Distance) -> Int {
-    // Longer ones far away are better read as far as a panel goes.
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        return distance == .near ? 4 &* virtualLanes : virtualLanes
-    #elseif SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        return distance == .memory ? virtualLanes : 10 &* virtualLanes
-    #else
-        return virtualLanes
-    #endif
-}
-
 /// Up to so many elements rows are put aside before they are written past the caches.
 private var longestAside: Int { 128 }
 
 /// Of larger panels the second cache does not hold both inputs, and the next of one.
 private var tallBytes: Int { 256 &* 1024 }
-
-/// Whether the first cache holds a line of each of `n` elements of three arrays with these strides: of lines at multiples of
-/// a page it holds eight.
-private func fitsFirstCache(_ n: Int, _ g: Int, _ y: Int, _ out: Int) -> Bool {
-    let page = 4096
-    let bytes = n &* (spacing(of: g, way: page) &+ spacing(of: y, way: page) &+ spacing(of: out, way: page))
-    return bytes <= 8 &* page
-}
 
 /// The columns of a panel of as many as fit in `most` or less, so that one is as wide as the next that is asked for with it.
 private func evenly(_ columns: Int, by most: Int) -> Int {
@@ -91,11 +71,17 @@ func backwardColumns(
     let tileColumns = (isLong(g.stride) ? tileVectors : 16) &* lanes
     let mostColumns = isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
     let panelColumns = takesRows ? columns : op == .softmax ? evenly(columns, by: mostColumns) : mostColumns
-    let fuses =
-        op == .softmax && n <= longestFused(distance) && !streaming
-        && fitsFirstCache(n, g.stride, y.stride, outStride)
-    // Those that go through registers gain by not asking for what is near; with AVX-512 the longer ones do too.
-    let isInRegisters = fuses || n > virtualLanes && elementBytes == 4 && vectorBytes == 64
+    let fused = FusedColumns(
+        g: g, y: y, out: out, outStride: outStride, columns: columns, groups: groups, n: n)
+    if op == .softmax && !streaming && fused.areFused(distance) {
+        // What is near is not asked for.
+        let nextGroup = groups.count > 1 ? groups.input_stride : next
+        let isWhole = columns <= panelColumns && nextGroup != 0
+        let ahead = !far ? 0 : isWhole ? nextGroup : min(columns, panelColumns) &* elementBytes
+        return fused.write(ahead: ahead, scratch)
+    }
+    // With AVX-512 the longer ones go through registers, and gain by not asking for what is near.
+    let isInRegisters = n > virtualLanes && elementBytes == 4 && vectorBytes == 64
     let asks = op == .logSoftmax || far || !isInRegisters
     for group in 0..<groups.count {
         let moved = group &* groups.input_stride
@@ -111,8 +97,7 @@ func backwardColumns(
             let left = columns &- first
             let whole = left / lanes &* lanes
             let present =
-                first < head
-                ? head : left < lanes || takesRows ? left : fuses ? whole : min(panelColumns, whole)
+                first < head ? head : left < lanes || takesRows ? left : min(panelColumns, whole)
             let rowBytes = min(present, panelColumns) &* elementBytes
             let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
             let isLast = left &- present < lanes && present <= panelColumns
@@ -123,13 +108,7 @@ func backwardColumns(
                 asksForBoth: isTall || streaming)
             let out = out.element(first)
             first &+= present
-            if fuses && present >= lanes {
-                if areTinyGradients(n) {
-                    writeTinySoftmaxBackward(panel, out, outStride, table, scratch)
-                } else {
-                    writeShortSoftmaxBackward(panel, out, outStride, table, scratch)
-                }
-            } else if !setBackwardResults(op, panel, tileColumns, table, scratch) {
+            if !setBackwardResults(op, panel, tileColumns, table, scratch) {
                 writeUnusualBackward(op, panel, out, outStride, table, scratch)
             } else if op == .softmax {
                 writeSoftmaxBackward(panel, out, outStride, table, scratch.spare, streaming: streaming)
@@ -157,48 +136,6 @@ private func setBackwardResults(
 }
 
 // MARK: Results
-
-/// The softmax sum of a vector of slices no longer than `longestFused`.
-@inline(__always)
-private func fusedSum(
-    _ g: Operand, _ y: Operand, _ n: Int, ahead: Int, _ table: SliceTable, _ scratch: Scratch
-) -> Pair {
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        return registerSum(g, y, n)
-    #else
-        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-            if n > virtualLanes {
-                let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-                setSoftmaxBackwardSum(g, y, n, table, sums)
-                return table.sum(from: 0)
-            }
-        #endif
-        return shortSum(.softmax, g, y, n, ahead: ahead)
-    #endif
-}
-
-/// The gradients of whole vectors of short columns, one after another, as their constants need not be kept then.
-@inline(never)
-func writeShortSoftmaxBackward(
-    _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
-    _ scratch: Scratch
-) {
-    let (n, ahead) = (panel.n, panel.ahead)
-    for v in 0..<panel.vectors {
-        let offset = v &* vectorBytes
-        let (g, y, out) = (panel.g.moved(by: offset), panel.y.moved(by: offset), out + offset)
-        let sum = fusedSum(g, y, n, ahead: ahead, table, scratch)
-        let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
-        if !result.isOrdinary {
-            writeUnusualVector(panel, v, out, outStride, table, scratch)
-            continue
-        }
-        for i in 0..<n {
-            let (g, y) = (vector_load(g.from(i).address), vector_load(y.from(i).address))
-            vector_store(out + i &* outStride, result(.softmax, g, y))
-        }
-    }
-}
 
 extension GradientTile {
     /// The softmax gradients of `count` columns at position i, with the next panel's y asked for.
@@ -325,17 +262,6 @@ func writeLogSoftmaxBackward(
             }
         }
     }
-}
-
-/// The softmax gradients of vector `v` of a panel, of which some need care.
-@inline(never)
-func writeUnusualVector(
-    _ panel: GradientTile, _ v: Int, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
-    _ scratch: Scratch
-) {
-    let part = panel.columns(v &* lanes, lanes)
-    setSums(.softmax, part, table, 0, scratch)
-    writeUnusualBackward(.softmax, part, out, outStride, table, scratch)
 }
 
 /// The gradients of a panel of which some need care.

@@ -100,41 +100,21 @@ func setTinyBackwardResults(_ op: Operation, _ tile: GradientTile, _ table: Slic
         : setTinyBackwardResults(.logSoftmax, tile.n, tile.vectors, table, tile.element)
 }
 
-/// The softmax gradients of whole vectors of columns, one after another, each from registers.
-@inline(never)
-@_optimize(speed)
+/// Writes the softmax gradients of a vector of slices from registers. False where one needs care.
+@inline(__always)
 func writeTinySoftmaxBackward(
-    _ panel: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
-    _ scratch: Scratch
-) {
-    @inline(__always)
-    func write(_ n: Int) {
-        for v in 0..<panel.vectors {
-            let none = (g: splat(0), y: splat(0))
-            let (a, b) = (panel.element(v, 0), panel.element(v, 1))
-            let (c, d) = (n > 2 ? panel.element(v, 2) : none, n > 3 ? panel.element(v, 3) : none)
-            let result = tinyBackwardResult(.softmax, n) { $0 == 0 ? a : $0 == 1 ? b : $0 == 2 ? c : d }
-            let out = out + v &* vectorBytes
-            if !result.isOrdinary {
-                writeUnusualVector(panel, v, out, outStride, table, scratch)
-                continue
-            }
-            vector_store(out, result(.softmax, a.g, a.y))
-            vector_store(out + outStride, result(.softmax, b.g, b.y))
-            if n > 2 { vector_store(out + 2 &* outStride, result(.softmax, c.g, c.y)) }
-            if n > 3 { vector_store(out + 3 &* outStride, result(.softmax, d.g, d.y)) }
-        }
-    }
-    #if SWIFTMAX_BASELINE && arch(x86_64)
-        // For a CPU as old as that it is not worth the size of three.
-        write(panel.n)
-    #else
-        switch panel.n {
-        case 2: write(2)
-        case 3: write(3)
-        default: write(4)
-        }
-    #endif
+    _ n: Int, _ tile: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int
+) -> Bool {
+    let none = (g: splat(0), y: splat(0))
+    let (a, b) = (tile.element(0, 0), tile.element(0, 1))
+    let (c, d) = (n > 2 ? tile.element(0, 2) : none, n > 3 ? tile.element(0, 3) : none)
+    let result = tinyBackwardResult(.softmax, n) { $0 == 0 ? a : $0 == 1 ? b : $0 == 2 ? c : d }
+    if !result.isOrdinary { return false }
+    vector_store(out, result(.softmax, a.g, a.y))
+    vector_store(out + outStride, result(.softmax, b.g, b.y))
+    if n > 2 { vector_store(out + 2 &* outStride, result(.softmax, c.g, c.y)) }
+    if n > 3 { vector_store(out + 3 &* outStride, result(.softmax, d.g, d.y)) }
+    return true
 }
 
 /// The backward operation on rows, which are turned into columns for it.

@@ -1,0 +1,135 @@
+// softmax gradients of short slices that lie side by side: a vector of them is summed and written before the next, while the
+// first cache holds its elements, and nothing of it is kept.
+
+import CKernels
+import CVector
+
+/// Slices up to this long are taken this way.
+private func longestFused(_ distance: Distance) -> Int {
+    // Longer ones far away are better read as far as a panel goes.
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+        return distance == .near ? 4 &* virtualLanes : virtualLanes
+    #elseif SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        return distance == .memory ? virtualLanes : 10 &* virtualLanes
+    #else
+        return virtualLanes
+    #endif
+}
+
+/// Columns whose softmax gradients may be fused.
+struct FusedColumns {
+    let g: Operand
+    let y: Operand
+    let out: UnsafeMutableRawPointer
+    let outStride: Int
+    let columns: Int
+    let groups: swiftmax_groups
+    let n: Int
+
+    /// Whether they are: not where vectors would overlap whose elements are overwritten.
+    func areFused(_ distance: Distance) -> Bool {
+        #if SWIFTMAX_BASELINE && arch(x86_64)
+            // For a CPU as old as that it is not worth the size.
+            return false
+        #else
+            let isInPlace = UnsafeRawPointer(out) == g.address || UnsafeRawPointer(out) == y.address
+            let haveVectors = columns >= lanes && !(isInPlace && columns % lanes != 0)
+            return haveVectors && n <= longestFused(distance) && fitFirstCache
+        #endif
+    }
+
+    /// Whether the first cache holds a line of each element of the three arrays: of lines at multiples of a page it holds eight.
+    private var fitFirstCache: Bool {
+        let page = 4096
+        let (g, y) = (spacing(of: g.stride, way: page), spacing(of: y.stride, way: page))
+        return n &* (g &+ y &+ spacing(of: outStride, way: page)) <= 8 &* page
+    }
+
+    /// Calls `write` for each vector of columns, of which the last of a group may overlap the one before.
+    ///
+    /// - Parameter write: false where one of its gradients needs care.
+    @inline(__always)
+    private func forEachVector(
+        ahead: Int, _ scratch: Scratch,
+        _ write: (_ tile: GradientTile, _ out: UnsafeMutableRawPointer) -> Bool
+    ) {
+        for group in 0..<groups.count {
+            let g = g.moved(by: group &* groups.input_stride)
+            let y = y.moved(by: group &* groups.other_input_stride)
+            let out = out + group &* groups.out_stride
+            var end = 0
+            while end < columns {
+                let first = min(end, columns &- lanes)
+                let start = first &* elementBytes
+                let tile = GradientTile(
+                    g: g.moved(by: start), y: y.moved(by: start), present: lanes, n: n, ahead: ahead,
+                    far: false, asksForBoth: false)
+                if !write(tile, out + start) { writeUnusualVector(tile, out + start, outStride, scratch) }
+                end = first &+ lanes
+            }
+        }
+    }
+
+    /// Writes the gradients.
+    func write(ahead: Int, _ scratch: Scratch) {
+        if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
+    }
+
+    /// Those of slices of two to four.
+    @inline(never)
+    @_optimize(speed)
+    private func writeTiny(ahead: Int, _ scratch: Scratch) {
+        @inline(__always)
+        func write(_ n: Int) {
+            forEachVector(ahead: ahead, scratch) { tile, out in
+                writeTinySoftmaxBackward(n, tile, out, outStride)
+            }
+        }
+        switch n {
+        case 2: write(2)
+        case 3: write(3)
+        default: write(4)
+        }
+    }
+
+    /// Those of longer ones.
+    @inline(never)
+    private func writeShort(ahead: Int, _ scratch: Scratch) {
+        forEachVector(ahead: ahead, scratch) { tile, out in
+            let sum = fusedSum(tile, scratch)
+            let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
+            if !result.isOrdinary { return false }
+            for i in 0..<n {
+                let (g, y) = (vector_load(tile.g.from(i).address), vector_load(tile.y.from(i).address))
+                vector_store(out + i &* outStride, result(.softmax, g, y))
+            }
+            return true
+        }
+    }
+}
+
+/// The softmax sum of a vector of slices no longer than `longestFused`.
+@inline(__always)
+private func fusedSum(_ tile: GradientTile, _ scratch: Scratch) -> Pair {
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        return registerSum(tile.g, tile.y, tile.n)
+    #else
+        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+            if tile.n > virtualLanes {
+                let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+                setSoftmaxBackwardSum(tile.g, tile.y, tile.n, scratch.table, sums)
+                return scratch.table.sum(from: 0)
+            }
+        #endif
+        return shortSum(.softmax, tile.g, tile.y, tile.n, ahead: tile.ahead)
+    #endif
+}
+
+/// The softmax gradients of a vector of slices of which some need care.
+@inline(never)
+private func writeUnusualVector(
+    _ tile: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ scratch: Scratch
+) {
+    setSums(.softmax, tile, scratch.table, 0, scratch)
+    writeUnusualBackward(.softmax, tile, out, outStride, scratch.table, scratch)
+}
