@@ -11,7 +11,7 @@ import CVector
     /// Whether slices of `n` elements are taken this way. Of longer ones the exponentials take most of the time, and less in
     /// the other way.
     @inline(__always)
-    func areTiny(_ op: Operation, _ n: Int) -> Bool { op != .softmax && n > 1 && n <= 6 }
+    func areTiny(_ op: Operation, _ n: Int) -> Bool { op != .softmax && n > 1 && n <= 8 }
 
     /// The constants of the slices of a tile, whose maxima are in the table, from its elements: four vectors of slices side by
     /// side, as the steps of each depend on each other.
