@@ -24,8 +24,7 @@ import CVector
         let out: UnsafeMutableRawPointer
     }
 
-    /// As `forwardColumns`, for those that `areTinySoftmax`. Past the caches results were
-    /// written no faster.
+    /// As `forwardColumns`, for those that `areTinySoftmax`. Results are not streamed, which was no faster beyond the caches.
     @inline(never)
     @_optimize(speed)
     func tinySoftmaxColumns(
@@ -58,7 +57,7 @@ import CVector
         if n == 2 { write(2) } else { write(max(3, n)) }
     }
 
-    /// The long way.
+    /// Writes the softmax of a vector of slices as that of longer ones.
     @inline(never)
     private func writeUnusualSoftmax(
         _ place: TinyPlace, _ xStride: Int, _ outStride: Int, _ n: Int, _ scratch: Scratch

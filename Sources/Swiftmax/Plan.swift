@@ -337,10 +337,10 @@ extension Work {
     /// lines at the ends cost more than it brings.
     var areRunsWorthStreaming: Bool {
         let runBytes = across.size(0) &* elementBytes
-        if kind == .forward { return runBytes % 64 == 0 || runBytes >= 1536 }
-        // Those of a gradient may be taken as a whole.
-        return runBytes % 64 == 0 || runBytes >= 1024
-            || across.size(0) <= 256 && slice.stride(0, output) == runBytes
+        let isSoftmaxGradient = kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide
+        if runBytes % 64 == 0 || runBytes >= (isSoftmaxGradient ? 1024 : 1536) { return true }
+        // Rows without gaps between them are taken as a whole.
+        return isSoftmaxGradient && across.size(0) <= 256 && slice.stride(0, output) == runBytes
     }
 
     fileprivate var columnUnits: Int {
