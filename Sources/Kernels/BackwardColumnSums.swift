@@ -72,8 +72,15 @@ func sumBlock(
     }
 }
 
-/// Longer columns gain nothing from two elements of a virtual lane at once.
-private var longestInPairs: Int { 512 }
+/// Longer columns gain nothing from two elements of a virtual lane at once. For a CPU as old as the baseline it is not worth the
+/// size.
+private var longestInPairs: Int {
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        return 0
+    #else
+        return 512
+    #endif
+}
 
 /// As `sumBlock`, of more elements than there are virtual lanes: two of a lane at once, whose sum is loaded and stored once
 /// for both.

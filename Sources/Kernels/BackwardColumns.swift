@@ -73,12 +73,12 @@ func backwardColumns(
     let panelColumns = takesRows ? columns : op == .softmax ? evenly(columns, by: mostColumns) : mostColumns
     let fused = FusedColumns(
         g: g, y: y, out: out, outStride: outStride, columns: columns, groups: groups, n: n)
-    if op == .softmax && !streaming && fused.areFused(distance) {
+    if !streaming && fused.areFused(op, distance) {
         // What is near is not asked for.
         let nextGroup = groups.count > 1 ? groups.input_stride : next
         let isWhole = columns <= panelColumns && nextGroup != 0
         let ahead = !far ? 0 : isWhole ? nextGroup : min(columns, panelColumns) &* elementBytes
-        return fused.write(ahead: ahead, scratch)
+        return fused.write(op, ahead: ahead, scratch)
     }
     // With AVX-512 the longer ones go through registers, and gain by not asking for what is near.
     let isInRegisters = n > virtualLanes && elementBytes == 4 && vectorBytes == 64

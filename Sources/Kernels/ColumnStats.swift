@@ -91,19 +91,6 @@ private func sumOfShort(_ n: Int, _ room: UnsafeMutableRawPointer, _ term: (_ i:
     return sumOfTerms(two, room)
 }
 
-/// The sum of a vector of columns of no more than that.
-#if SWIFTMAX_BASELINE && arch(x86_64)
-    // For a CPU as old as that it is not worth the size of a copy in each place.
-    @inline(never)
-#else
-    @inline(__always)
-#endif
-private func setShortSum(
-    _ n: Int, _ terms: LastTerms, _ room: UnsafeMutableRawPointer, _ table: SliceTable, _ column: Int
-) {
-    table.setSum(from: column, sumOfShort(n, room, terms.term))
-}
-
 /// The sum of a vector of columns from those of the virtual lanes. Shared, as it is large and called seldom.
 @inline(never)
 private func setSum(ofVirtualLanes sums: UnsafeMutablePointer<TermSum>, _ table: SliceTable, _ column: Int) {
@@ -113,6 +100,29 @@ private func setSum(ofVirtualLanes sums: UnsafeMutablePointer<TermSum>, _ table:
             return (sums[i] + sums[i &+ 8]) + (sums[i &+ 4] + sums[i &+ 12])
         }, sums)
     table.setSum(from: column, sum)
+}
+
+/// The sum of a vector of columns no longer than `shortLength`.
+#if SWIFTMAX_BASELINE && arch(x86_64)
+    // For a CPU as old as that it is not worth the size of a copy in each place.
+    @inline(never)
+#else
+    @inline(__always)
+#endif
+private func setShortSum(
+    _ n: Int, _ terms: LastTerms, _ room: UnsafeMutableRawPointer, _ table: SliceTable, _ column: Int
+) {
+    if n <= min(shortLength, 2 &* virtualLanes) {
+        table.setSum(from: column, sumOfShort(n, room, terms.term))
+        return
+    }
+    let sums = room.assumingMemoryBound(to: TermSum.self)
+    for lane in 0..<virtualLanes {
+        let third = lane &+ 2 &* virtualLanes
+        let two = TermSum(terms.term(lane)) + TermSum(terms.term(lane &+ virtualLanes))
+        sums[lane] = third < n ? two + TermSum(terms.term(third)) : two
+    }
+    setSum(ofVirtualLanes: sums, table, column)
 }
 
 /// As `sumRow`, for the vector of columns from `column` on, for a table.
@@ -162,22 +172,12 @@ func setSum(
         i &+= 1
     }
 
-    // As above, but known when this is compiled.
-    let short = LastTerms(panel: panel, areTerms: !keepsShort)
-    if n <= min(shortLength, 2 &* virtualLanes) {
-        setShortSum(n, short, scratch.columnLaneSums, table, column)
-        return
+    if n <= shortLength {
+        // As above, but known when this is compiled.
+        let short = LastTerms(panel: panel, areTerms: !keepsShort)
+        return setShortSum(n, short, scratch.columnLaneSums, table, column)
     }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: TermSum.self)
-    if n <= shortLength {
-        for lane in 0..<virtualLanes {
-            let third = lane &+ 2 &* virtualLanes
-            let two = TermSum(short.term(lane)) + TermSum(short.term(lane &+ virtualLanes))
-            sums[lane] = third < n ? two + TermSum(short.term(third)) : two
-        }
-        setSum(ofVirtualLanes: sums, table, column)
-        return
-    }
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
         var i = lane

@@ -1,5 +1,5 @@
-// softmax gradients of short slices that lie side by side: a vector of them is summed and written before the next, while the
-// first cache holds its elements, and nothing of it is kept.
+// Gradients of short slices that lie side by side: a vector of them is summed and written before the next, while the first cache
+// holds its elements, and nothing of it is kept.
 
 import CKernels
 import CVector
@@ -16,7 +16,7 @@ private func longestFused(_ distance: Distance) -> Int {
     #endif
 }
 
-/// Columns whose softmax gradients may be fused.
+/// Columns whose gradients may be fused.
 struct FusedColumns {
     let g: Operand
     let y: Operand
@@ -26,17 +26,24 @@ struct FusedColumns {
     let groups: swiftmax_groups
     let n: Int
 
-    /// Whether they are: not where vectors would overlap whose elements are overwritten.
-    func areFused(_ distance: Distance) -> Bool {
+    /// Whether those of an operation are: of log_softmax not so many that four vectors of a row can be taken side by side.
+    func areFused(_ op: Operation, _ distance: Distance) -> Bool {
         #if SWIFTMAX_BASELINE && arch(x86_64)
             // For a CPU as old as that it is not worth the size.
             return false
         #else
-            let isInPlace = UnsafeRawPointer(out) == g.address || UnsafeRawPointer(out) == y.address
-            let haveVectors = columns >= lanes && !(isInPlace && columns % lanes != 0)
-            return haveVectors && n <= longestFused(distance) && fitFirstCache
+            if columns < lanes || !fitFirstCache { return false }
+            if op == .softmax { return n <= longestFused(distance) && !(areInPlace && columns % lanes != 0) }
+            #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+                return n <= virtualLanes && columns < 4 &* lanes && !areInPlace
+            #else
+                return false
+            #endif
         #endif
     }
+
+    /// Whether the results take the place of what they are computed from, so that none can be computed twice.
+    private var areInPlace: Bool { UnsafeRawPointer(out) == g.address || UnsafeRawPointer(out) == y.address }
 
     /// Whether the first cache holds a line of each element of the three arrays: of lines at multiples of a page it holds eight.
     private var fitFirstCache: Bool {
@@ -50,7 +57,7 @@ struct FusedColumns {
     /// - Parameter write: false where one of its gradients needs care.
     @inline(__always)
     private func forEachVector(
-        ahead: Int, _ scratch: Scratch,
+        _ op: Operation, ahead: Int, _ scratch: Scratch,
         _ write: (_ tile: GradientTile, _ out: UnsafeMutableRawPointer) -> Bool
     ) {
         for group in 0..<groups.count {
@@ -64,24 +71,65 @@ struct FusedColumns {
                 let tile = GradientTile(
                     g: g.moved(by: start), y: y.moved(by: start), present: lanes, n: n, ahead: ahead,
                     far: false, asksForBoth: false)
-                if !write(tile, out + start) { writeUnusualVector(tile, out + start, outStride, scratch) }
+                if !write(tile, out + start) { writeUnusualVector(op, tile, out + start, outStride, scratch) }
                 end = first &+ lanes
             }
         }
     }
 
     /// Writes the gradients.
-    func write(ahead: Int, _ scratch: Scratch) {
+    func write(_ op: Operation, ahead: Int, _ scratch: Scratch) {
+        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+            if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
+        #endif
         if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
     }
 
-    /// Those of slices of two to four.
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        /// Those of log_softmax.
+        @inline(never)
+        private func writeLogSoftmax(ahead: Int, _ scratch: Scratch) {
+            forEachVector(.logSoftmax, ahead: ahead, scratch) { tile, out in
+                let result: BackwardResult
+                if areTinyGradients(n) {
+                    result = tile.tinyResult(.logSoftmax)
+                } else {
+                    let sum: Pair
+                    if n <= 8 {
+                        sum = shortSum(.logSoftmax, tile.g, tile.y, min(n, 8), ahead: ahead)
+                    } else {
+                        setShortLogSoftmaxBackwardSums(tile, scratch.table, 0)
+                        sum = scratch.table.sum(from: 0)
+                    }
+                    result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
+                }
+                if !result.isOrdinary { return false }
+                // Four elements at a time, the last of which may be taken again.
+                var end = 0
+                while end < n {
+                    let first = max(0, min(end, n &- 4))
+                    @inline(__always)
+                    func four(_ x: Operand) -> Quad {
+                        Quad { vector_load(x.from(min(first &+ $0, n &- 1)).address) }
+                    }
+                    let values = result.logSoftmax(four(tile.g), four(tile.y))
+                    values.forEach(values, values) { i, value, _, _ in
+                        vector_store(out + min(first &+ i, n &- 1) &* outStride, value)
+                    }
+                    end = first &+ 4
+                }
+                return true
+            }
+        }
+    #endif
+
+    /// Those of softmax of slices of two to four.
     @inline(never)
     @_optimize(speed)
     private func writeTiny(ahead: Int, _ scratch: Scratch) {
         @inline(__always)
         func write(_ n: Int) {
-            forEachVector(ahead: ahead, scratch) { tile, out in
+            forEachVector(.softmax, ahead: ahead, scratch) { tile, out in
                 writeTinySoftmaxBackward(n, tile, out, outStride)
             }
         }
@@ -95,7 +143,7 @@ struct FusedColumns {
     /// Those of longer ones.
     @inline(never)
     private func writeShort(ahead: Int, _ scratch: Scratch) {
-        forEachVector(ahead: ahead, scratch) { tile, out in
+        forEachVector(.softmax, ahead: ahead, scratch) { tile, out in
             let sum = fusedSum(tile, scratch)
             let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
             if !result.isOrdinary { return false }
@@ -125,11 +173,12 @@ private func fusedSum(_ tile: GradientTile, _ scratch: Scratch) -> Pair {
     #endif
 }
 
-/// The softmax gradients of a vector of slices of which some need care.
+/// The gradients of a vector of slices of which some need care.
 @inline(never)
 private func writeUnusualVector(
-    _ tile: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ scratch: Scratch
+    _ op: Operation, _ tile: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ scratch: Scratch
 ) {
-    setSums(.softmax, tile, scratch.table, 0, scratch)
-    writeUnusualBackward(.softmax, tile, out, outStride, scratch.table, scratch)
+    setSums(op, tile, scratch.table, 0, scratch)
+    writeUnusualBackward(op, tile, out, outStride, scratch.table, scratch)
 }

@@ -95,9 +95,14 @@ func setTinyBackwardResults(_ op: Operation, _ tile: GradientTile, _ table: Slic
         table.setBackwardResult(from: 0, result)
         return result.isOrdinary
     }
-    return op == .softmax
-        ? setTinyBackwardResults(.softmax, tile.n, tile.vectors, table, tile.element)
-        : setTinyBackwardResults(.logSoftmax, tile.n, tile.vectors, table, tile.element)
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        // For a CPU as old as that it is not worth the size of two.
+        return setTinyBackwardResults(op, tile.n, tile.vectors, table, tile.element)
+    #else
+        return op == .softmax
+            ? setTinyBackwardResults(.softmax, tile.n, tile.vectors, table, tile.element)
+            : setTinyBackwardResults(.logSoftmax, tile.n, tile.vectors, table, tile.element)
+    #endif
 }
 
 /// Writes the softmax gradients of a vector of slices from registers. False where one needs care.
