@@ -95,14 +95,9 @@ func setTinyBackwardResults(_ op: Operation, _ tile: GradientTile, _ table: Slic
         table.setBackwardResult(from: 0, result)
         return result.isOrdinary
     }
-    #if SWIFTMAX_BASELINE && arch(x86_64)
-        // For a CPU as old as that it is not worth the size of two.
-        return setTinyBackwardResults(op, tile.n, tile.vectors, table, tile.element)
-    #else
-        return op == .softmax
-            ? setTinyBackwardResults(.softmax, tile.n, tile.vectors, table, tile.element)
-            : setTinyBackwardResults(.logSoftmax, tile.n, tile.vectors, table, tile.element)
-    #endif
+    return op == .softmax
+        ? setTinyBackwardResults(.softmax, tile.n, tile.vectors, table, tile.element)
+        : setTinyBackwardResults(.logSoftmax, tile.n, tile.vectors, table, tile.element)
 }
 
 /// Writes the softmax gradients of a vector of slices from registers. False where one needs care.
