@@ -60,7 +60,10 @@ let package = Package(
         .target(name: "CSupport", dependencies: ["CKernels"]),
 
         // MARK: The library
-        .target(name: "ExactSum", dependencies: ["CKernels"]),
+        // Seldom needed, and compiled for size.
+        .target(
+            name: "ExactSum", dependencies: ["CKernels"],
+            swiftSettings: [.unsafeFlags(["-Osize"])]),
         .target(
             name: "Swiftmax",
             dependencies: ["CSwiftmax", "CKernels", "CSupport", "ExactSum"]

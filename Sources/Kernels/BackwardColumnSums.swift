@@ -18,15 +18,18 @@ struct GradientTile {
     /// Whether g and y are asked for with the sums and the results, or only g with those and y with these, which is enough
     /// for panels that are close.
     let asksForBoth: Bool
+    /// Whether they are asked for with the results alone, as those of rows of several tiles come in the order of memory, in which
+    /// the CPU then reads on by itself.
+    let asksLate: Bool
 
     @inline(__always) var vectors: Int { max(1, present / lanes) }
 
-    /// `count` of its columns from `first` on.
+    /// `count` of its columns from `first` on, to be summed.
     @inline(__always)
     func columns(_ first: Int, _ count: Int) -> GradientTile {
         GradientTile(
             g: g.moved(by: first &* elementBytes), y: y.moved(by: first &* elementBytes), present: count,
-            n: n, ahead: ahead, far: far, asksForBoth: asksForBoth)
+            n: n, ahead: asksLate ? 0 : ahead, far: far, asksForBoth: asksForBoth, asksLate: false)
     }
 
     /// The elements from `first` on.
@@ -34,7 +37,7 @@ struct GradientTile {
     func from(_ first: Int) -> GradientTile {
         GradientTile(
             g: g.from(first), y: y.from(first), present: present, n: n &- first, ahead: ahead, far: far,
-            asksForBoth: asksForBoth)
+            asksForBoth: asksForBoth, asksLate: false)
     }
 }
 
@@ -187,168 +190,6 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     }
 #endif
 
-#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-    /// The softmax sum of one vector of columns, from registers. In the order of `sumOfLanes`, whose quads are added up before
-    /// their members are: virtual lanes four apart belong together, and their sums take 8 of 16 registers.
-    @inline(__always)
-    func registerSum(_ g: Operand, _ y: Operand, _ n: Int) -> Pair {
-        @inline(__always)
-        func add(_ i: Int, _ sum: inout LaneSum) {
-            sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
-        }
-        /// The sum of the virtual lanes from `lane` on that are four apart.
-        @inline(__always)
-        func fourApart(_ lane: Int) -> Wide {
-            var (a, b) = (LaneSum(), LaneSum())
-            if n <= virtualLanes {
-                // Products are exact, and need not be sums of their own before they are added.
-                if lane < n { add(lane, &a) }
-                if n <= 8 {
-                    if lane &+ 4 < n { add(lane &+ 4, &a) }
-                    return a.high
-                }
-                add(lane &+ 4, &b)
-                if lane &+ 8 < n { add(lane &+ 8, &a) }
-                if lane &+ 12 < n { add(lane &+ 12, &b) }
-                return a.high + b.high
-            }
-            var (c, d) = (LaneSum(), LaneSum())
-            var i = lane
-            while i &+ 12 < n {
-                add(i, &a)
-                add(i &+ 4, &b)
-                add(i &+ 8, &c)
-                add(i &+ 12, &d)
-                i &+= virtualLanes
-            }
-            if i < n { add(i, &a) }
-            if i &+ 4 < n { add(i &+ 4, &b) }
-            if i &+ 8 < n { add(i &+ 8, &c) }
-            return (a.high + c.high) + (b.high + d.high)
-        }
-        let even = fourApart(0) + fourApart(2)
-        return Pair(high: even + (fourApart(1) + fourApart(3)), low: splatWide(0))
-    }
-#endif
-
-#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-    // Sums of slices longer than there are virtual lanes from registers, 32 of which hold those of a few virtual lanes of one
-    // vector or two: they need not be loaded and stored with each element. In the order of `sumOfLanes`, whose third quad is
-    // added to the first, and the fourth to the second.
-
-    /// The softmax sums of one vector of columns, for the first places of a table.
-    @inline(never)
-    @_optimize(speed)
-    func setSoftmaxBackwardSum(
-        _ g: Operand, _ y: Operand, _ n: Int, _ table: SliceTable, _ sums: UnsafeMutablePointer<LaneSum>
-    ) {
-        let whole = n & ~(virtualLanes &- 1)
-        @inline(__always)
-        func quad(_ lane: Int) -> PairQuad {
-            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
-            @inline(__always)
-            func add(_ i: Int, _ sum: inout LaneSum) {
-                sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
-            }
-            var i = lane
-            while i < whole {
-                add(i, &a)
-                add(i &+ 1, &b)
-                add(i &+ 2, &c)
-                add(i &+ 3, &d)
-                i &+= virtualLanes
-            }
-            if i < n { add(i, &a) }
-            if i &+ 1 < n { add(i &+ 1, &b) }
-            if i &+ 2 < n { add(i &+ 2, &c) }
-            if i &+ 3 < n { add(i &+ 3, &d) }
-            return PairQuad(a: a.pair, b: b.pair, c: c.pair, d: d.pair)
-        }
-        for half in 0..<2 {
-            let two = quad(4 &* half) + quad(4 &* half &+ 8)
-            if half == 0 {
-                (sums[0], sums[1]) = (LaneSum(two.a), LaneSum(two.b))
-                (sums[2], sums[3]) = (LaneSum(two.c), LaneSum(two.d))
-            } else {
-                let others = PairQuad(a: sums[0].pair, b: sums[1].pair, c: sums[2].pair, d: sums[3].pair)
-                table.setSum(from: 0, (others + two).total)
-            }
-        }
-    }
-
-    /// Whether the softmax sums of a tile are taken from registers: not where there are several blocks, nor where its rows are
-    /// far away and many, or a page or more apart, as they are better read as far as the tile goes then.
-    private func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
-        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
-            && (!tile.far || tile.n <= 512 && tile.g.stride <= 4096)
-    }
-
-    /// The softmax sums of a tile, two vectors at a time, for `table` from `first` on.
-    @inline(never)
-    @_optimize(speed)
-    private func setSoftmaxBackwardSums(
-        _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
-    ) {
-        var v = 0
-        while v < tile.vectors {
-            // The last, if alone, with the one before it.
-            let column = min(v, tile.vectors &- 2) &* lanes
-            setSums(ofTwo: tile.columns(column, 2 &* lanes), table, first &+ column, sums)
-            v &+= 2
-        }
-    }
-
-    @inline(__always)
-    private func setSums(
-        ofTwo tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
-    ) {
-        let (g, y, n) = (tile.g, tile.y, tile.n)
-        let whole = n & ~(virtualLanes &- 1)
-        for step in 0..<4 {
-            let (half, isLater) = (step &>> 1, step & 1 == 1)
-            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
-            var (nextA, nextB, nextC, nextD) = (a, b, c, d)
-            @inline(__always)
-            func add(_ i: Int, _ sum: inout LaneSum, _ next: inout LaneSum) {
-                let (g, y) = (g.from(i).address, y.from(i).address)
-                sum.add(.softmax, vector_load(g), vector_load(y))
-                next.add(.softmax, vector_load(g + vectorBytes), vector_load(y + vectorBytes))
-            }
-            var i = 4 &* half &+ (isLater ? 8 : 0)
-            while i < whole {
-                add(i, &a, &nextA)
-                add(i &+ 1, &b, &nextB)
-                add(i &+ 2, &c, &nextC)
-                add(i &+ 3, &d, &nextD)
-                i &+= virtualLanes
-            }
-            if i < n { add(i, &a, &nextA) }
-            if i &+ 1 < n { add(i &+ 1, &b, &nextB) }
-            if i &+ 2 < n { add(i &+ 2, &c, &nextC) }
-            if i &+ 3 < n { add(i &+ 3, &d, &nextD) }
-            let own = sums + 8 &* half
-            if isLater {
-                a.high += own[0].high
-                b.high += own[1].high
-                c.high += own[2].high
-                d.high += own[3].high
-                nextA.high += own[4].high
-                nextB.high += own[5].high
-                nextC.high += own[6].high
-                nextD.high += own[7].high
-            }
-            (own[0], own[1], own[2], own[3]) = (a, b, c, d)
-            (own[4], own[5], own[6], own[7]) = (nextA, nextB, nextC, nextD)
-        }
-        for v in 0..<2 {
-            @inline(__always)
-            func pair(_ i: Int) -> Pair { sums[4 &* v &+ i].pair + sums[4 &* v &+ 8 &+ i].pair }
-            let quad = PairQuad(a: pair(0), b: pair(1), c: pair(2), d: pair(3))
-            table.setSum(from: first &+ v &* lanes, quad.total)
-        }
-    }
-#endif
-
 /// The sums of the whole vectors of a tile, of slices no longer than there are virtual lanes, for `table` from `first` on.
 @inline(__always)
 func setShortSums(_ op: Operation, _ tile: GradientTile, _ table: SliceTable, _ first: Int) {
@@ -413,6 +254,7 @@ func addBlock(
 }
 
 /// Sets the sums of a tile in `table` from `first` on.
+@inline(never)
 func setSums(
     _ op: Operation, _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ scratch: Scratch
 ) {

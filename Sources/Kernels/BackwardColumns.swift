@@ -105,7 +105,7 @@ func backwardColumns(
             let panel = GradientTile(
                 g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
                 ahead: asks ? ahead : 0, far: far,
-                asksForBoth: isTall || streaming)
+                asksForBoth: isTall || streaming, asksLate: takesRows && columns > 2 &* tileColumns)
             let out = out.element(first)
             first &+= present
             if !setBackwardResults(op, panel, tileColumns, table, scratch) {
@@ -120,7 +120,7 @@ func backwardColumns(
 }
 
 /// Sets what gives the gradients of a panel, a tile at a time. False where one needs care; the sums then are in the table.
-@inline(__always)
+@inline(never)
 private func setBackwardResults(
     _ op: Operation, _ panel: GradientTile, _ tileColumns: Int, _ table: SliceTable, _ scratch: Scratch
 ) -> Bool {
@@ -312,7 +312,7 @@ func scaledSum(
             op,
             GradientTile(
                 g: scaled, y: part.y, present: tile.present, n: part.n, ahead: part.ahead, far: part.far,
-                asksForBoth: false),
+                asksForBoth: false, asksLate: false),
             isFirst: first == 0, table, 0, scratch)
         first &+= block
     }

@@ -34,7 +34,7 @@ func forwardTiles(
     let (panel, bytes) = keeps ? (kept.powers, panelBytes) : (kept.tails, 2 &* panelBytes)
     // In fours, as they are copied and written.
     let vectors = bytes / columnBytes
-    let width = min(SliceTable.capacity, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
+    let width = min(SliceTable.batch, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
     // Whole groups, as many as stay near. Results of reductions have no gaps.
     let filled = (columns &+ lanes &- 1) & ~(lanes &- 1)
     let isShared = op == .logsumexp || swiftmax_groups_share_vectors(columns, lanes)

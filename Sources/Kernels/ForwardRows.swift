@@ -16,7 +16,7 @@ func forwardRows(
     #endif
     let table = scratch.table
     let rowBytes = n &* elementBytes
-    let step = n <= block ? min(SliceTable.capacity, max(1, rowBatchBytes / rowBytes)) : 1
+    let step = n <= block ? min(SliceTable.batch, max(1, rowBatchBytes / rowBytes)) : 1
     let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let isInPlace = x == UnsafeRawPointer(out)
     let elementsAhead = n > block ? 2 &* block &* elementBytes : 2 &* step &* xStride

@@ -52,14 +52,18 @@ struct FusedColumns {
         return n &* (g &+ y &+ spacing(of: outStride, way: page)) <= 8 &* page
     }
 
+    /// A vector of columns.
+    private struct Place {
+        let g: Operand
+        let y: Operand
+        let out: UnsafeMutableRawPointer
+    }
+
     /// Calls `write` for each vector of columns, of which the last of a group may overlap the one before.
     ///
     /// - Parameter write: false where one of its gradients needs care.
     @inline(__always)
-    private func forEachVector(
-        _ op: Operation, ahead: Int, _ scratch: Scratch,
-        _ write: (_ tile: GradientTile, _ out: UnsafeMutableRawPointer) -> Bool
-    ) {
+    private func forEachVector(_ op: Operation, _ scratch: Scratch, _ write: (_ place: Place) -> Bool) {
         for group in 0..<groups.count {
             let g = g.moved(by: group &* groups.input_stride)
             let y = y.moved(by: group &* groups.other_input_stride)
@@ -68,19 +72,34 @@ struct FusedColumns {
             while end < columns {
                 let first = min(end, columns &- lanes)
                 let start = first &* elementBytes
-                let tile = GradientTile(
-                    g: g.moved(by: start), y: y.moved(by: start), present: lanes, n: n, ahead: ahead,
-                    far: false, asksForBoth: false)
-                if !write(tile, out + start) { writeUnusualVector(op, tile, out + start, outStride, scratch) }
+                let place = Place(g: g.moved(by: start), y: y.moved(by: start), out: out + start)
+                if !write(place) { writeUnusual(op, place, scratch) }
                 end = first &+ lanes
             }
         }
+    }
+
+    private func tile(_ place: Place, ahead: Int) -> GradientTile {
+        GradientTile(
+            g: place.g, y: place.y, present: lanes, n: n, ahead: ahead, far: false, asksForBoth: false,
+            asksLate: false)
+    }
+
+    /// The gradients of a vector of which some need care.
+    @inline(never)
+    private func writeUnusual(_ op: Operation, _ place: Place, _ scratch: Scratch) {
+        let tile = tile(place, ahead: 0)
+        setSums(op, tile, scratch.table, 0, scratch)
+        writeUnusualBackward(op, tile, place.out, outStride, scratch.table, scratch)
     }
 
     /// Writes the gradients.
     func write(_ op: Operation, ahead: Int, _ scratch: Scratch) {
         #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
             if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
+        #endif
+        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+            if n > virtualLanes { return writeLong(scratch) }
         #endif
         if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
     }
@@ -89,19 +108,16 @@ struct FusedColumns {
         /// Those of log_softmax.
         @inline(never)
         private func writeLogSoftmax(ahead: Int, _ scratch: Scratch) {
-            forEachVector(.logSoftmax, ahead: ahead, scratch) { tile, out in
+            forEachVector(.logSoftmax, scratch) { place in
                 let result: BackwardResult
                 if areTinyGradients(n) {
-                    result = tile.tinyResult(.logSoftmax)
+                    result = tile(place, ahead: ahead).tinyResult(.logSoftmax)
+                } else if n <= 8 {
+                    result = BackwardResult(
+                        shortSum(.logSoftmax, place.g, place.y, min(n, 8), ahead: ahead))
                 } else {
-                    let sum: Pair
-                    if n <= 8 {
-                        sum = shortSum(.logSoftmax, tile.g, tile.y, min(n, 8), ahead: ahead)
-                    } else {
-                        setShortLogSoftmaxBackwardSums(tile, scratch.table, 0)
-                        sum = scratch.table.sum(from: 0)
-                    }
-                    result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
+                    setShortLogSoftmaxBackwardSums(tile(place, ahead: ahead), scratch.table, 0)
+                    result = BackwardResult(scratch.table.sum(from: 0))
                 }
                 if !result.isOrdinary { return false }
                 // Four elements at a time, the last of which may be taken again.
@@ -112,9 +128,9 @@ struct FusedColumns {
                     func four(_ x: Operand) -> Quad {
                         Quad { vector_load(x.from(min(first &+ $0, n &- 1)).address) }
                     }
-                    let values = result.logSoftmax(four(tile.g), four(tile.y))
+                    let values = result.logSoftmax(four(place.g), four(place.y))
                     values.forEach(values, values) { i, value, _, _ in
-                        vector_store(out + min(first &+ i, n &- 1) &* outStride, value)
+                        vector_store(place.out + min(first &+ i, n &- 1) &* outStride, value)
                     }
                     end = first &+ 4
                 }
@@ -129,8 +145,8 @@ struct FusedColumns {
     private func writeTiny(ahead: Int, _ scratch: Scratch) {
         @inline(__always)
         func write(_ n: Int) {
-            forEachVector(.softmax, ahead: ahead, scratch) { tile, out in
-                writeTinySoftmaxBackward(n, tile, out, outStride)
+            forEachVector(.softmax, scratch) { place in
+                writeTinySoftmaxBackward(n, tile(place, ahead: ahead), place.out, outStride)
             }
         }
         switch n {
@@ -140,45 +156,45 @@ struct FusedColumns {
         }
     }
 
-    /// Those of longer ones.
+    /// Those of softmax of longer ones. A vector is summed before the one before it is written, as it takes long to get from a
+    /// sum to what gives the results.
     @inline(never)
     private func writeShort(ahead: Int, _ scratch: Scratch) {
-        forEachVector(.softmax, ahead: ahead, scratch) { tile, out in
-            let sum = fusedSum(tile, scratch)
-            let result = BackwardResult(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0)))
-            if !result.isOrdinary { return false }
-            for i in 0..<n {
-                let (g, y) = (vector_load(tile.g.from(i).address), vector_load(tile.y.from(i).address))
-                vector_store(out + i &* outStride, result(.softmax, g, y))
+        var summed = Place(g: g, y: y, out: out)
+        var result = BackwardResult(sum: splat(0), sumLow: splat(0))
+        var isWaiting = false
+        forEachVector(.softmax, scratch) { place in
+            #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+                let sum = shortRegisterSum(place.g, place.y, n)
+            #else
+                let sum = shortSum(.softmax, place.g, place.y, n, ahead: ahead)
+            #endif
+            let next = BackwardResult(sum)
+            if isWaiting { writeSoftmax(summed, result) }
+            (summed, result, isWaiting) = (place, next, next.isOrdinary)
+            return isWaiting
+        }
+        if isWaiting { writeSoftmax(summed, result) }
+    }
+
+    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+        /// Those of softmax of slices longer than there are virtual lanes.
+        @inline(never)
+        private func writeLong(_ scratch: Scratch) {
+            forEachVector(.softmax, scratch) { place in
+                let result = BackwardResult(longRegisterSum(place.g, place.y, n, scratch))
+                if !result.isOrdinary { return false }
+                writeSoftmax(place, result)
+                return true
             }
-            return true
+        }
+    #endif
+
+    @inline(__always)
+    private func writeSoftmax(_ place: Place, _ result: BackwardResult) {
+        for i in 0..<n {
+            let (g, y) = (vector_load(place.g.from(i).address), vector_load(place.y.from(i).address))
+            vector_store(place.out + i &* outStride, result(.softmax, g, y))
         }
     }
-}
-
-/// The softmax sum of a vector of slices no longer than `longestFused`.
-@inline(__always)
-private func fusedSum(_ tile: GradientTile, _ scratch: Scratch) -> Pair {
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        return registerSum(tile.g, tile.y, tile.n)
-    #else
-        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-            if tile.n > virtualLanes {
-                let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-                setSoftmaxBackwardSum(tile.g, tile.y, tile.n, scratch.table, sums)
-                return scratch.table.sum(from: 0)
-            }
-        #endif
-        return shortSum(.softmax, tile.g, tile.y, tile.n, ahead: tile.ahead)
-    #endif
-}
-
-/// The gradients of a vector of slices of which some need care.
-@inline(never)
-private func writeUnusualVector(
-    _ op: Operation, _ tile: GradientTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ scratch: Scratch
-) {
-    setSums(op, tile, scratch.table, 0, scratch)
-    writeUnusualBackward(op, tile, out, outStride, scratch.table, scratch)
 }

@@ -57,6 +57,10 @@ struct BackwardResult {
             scale: chosen(scale, other.scale))
     }
 
+    /// One slice per lane, from sums that are not scaled.
+    @inline(__always)
+    init(_ sum: Pair) { self.init(GradientSum(scale: splatWide(1), sum: sum, plain: splatWide(0))) }
+
     @inline(__always)
     private var isInfinite: SIMDMask<Vector.MaskStorage> {
         (sum .== splat(.infinity)) .| (sum .== splat(-.infinity))

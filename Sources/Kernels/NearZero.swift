@@ -133,7 +133,7 @@ func refineLogsumexps(
 ) {
     // After the results, where these are of 16 bits.
     let gathered = GatheredSlices(
-        elements: scratch.row.element(SliceTable.capacity), numbers: scratch.secondTable.address)
+        elements: scratch.row.element(SliceTable.batch), numbers: scratch.secondTable.address)
     var lane = splat(0)
     for l in 0..<lanes { lane[l] = Element(l) }
     var count = 0

@@ -18,17 +18,17 @@ struct Scratch {
         SliceTable(address: address + tableBytes)
     }
 
-    /// Room for one block of elements.
-    @inline(__always) var spare: UnsafeMutableRawPointer { address + 2 &* tableBytes }
-
-    /// The same room, for the stats of a block of columns.
+    /// For the stats of a block of columns.
     @inline(__always) var blockTable: SliceTable { SliceTable(address: spare) }
+
+    /// The same room, for at least one block of elements.
+    @inline(__always) var spare: UnsafeMutableRawPointer { address + 2 &* tableBytes }
 
     /// Room for the virtual lanes of each of a batch of rows.
     @inline(__always) var laneSums: LaneSums { LaneSums(address: columnLaneSums) }
 
     /// The same, for a vector of columns.
-    @inline(__always) var columnLaneSums: UnsafeMutableRawPointer { spare + 8 &* block }
+    @inline(__always) var columnLaneSums: UnsafeMutableRawPointer { spare + tableBytes }
 
     /// Room for the terms of the last group of a vector of columns, after its lane sums.
     @inline(__always) var lastGroup: ExponentialPanel {
@@ -55,7 +55,10 @@ struct SliceTable {
     let address: UnsafeMutableRawPointer
 
     /// Slices in a table; a multiple of every vector's lanes.
-    static var capacity: Int { 256 }
+    @inline(__always) static var capacity: Int { Int(SWIFTMAX_TABLE_SLICES) }
+
+    /// Slices that are taken at a time, at most, where what is kept of each should be near.
+    @inline(__always) static var batch: Int { 256 }
 
     private static var columnBytes: Int { capacity &* 8 }
 
@@ -459,8 +462,7 @@ struct SliceTable {
         }
         var areOrdinary = true
         forEachVector(count) { slice in
-            let result = BackwardResult(
-                GradientSum(scale: splatWide(1), sum: sum(from: slice), plain: splatWide(0)))
+            let result = BackwardResult(sum(from: slice))
             setBackwardResult(from: slice, result)
             if !result.isOrdinary { areOrdinary = false }
         }

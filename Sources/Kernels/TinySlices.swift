@@ -94,10 +94,10 @@ import CVector
         _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
     ) {
         let columns = scratch.spare
-        let results = columns.element(n &* SliceTable.capacity)
+        let results = columns.element(n &* SliceTable.batch)
         var first = 0
         while first < rows {
-            let count = min(SliceTable.capacity, rows &- first)
+            let count = min(SliceTable.batch, rows &- first)
             let stride = count &* elementBytes
             transpose(x + first &* xStride, xStride, columns, stride, count, n)
             forwardColumns(

@@ -29,6 +29,7 @@ extension Work {
 
 extension Work {
     /// The logsumexp of the current slice from its stats; where it is next to 0, from its elements once more.
+    @_optimize(size)
     func writeLogsumexp(_ total: UnsafePointer<swiftmax_stats>, _ scratch: UnsafeMutableRawPointer) {
         let packs = Packs(scratch: scratch)
         let result = packs.rows
@@ -56,6 +57,7 @@ extension Work {
 }
 
 /// The stats of blocks first..<end of the current slice.
+@_optimize(size)
 func runBlockStats(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {
@@ -84,6 +86,7 @@ func runBlockStats(
 }
 
 /// The results of blocks first..<end of the current slice, whose stats are the first of `Work.stats`.
+@_optimize(size)
 func runBlockResults(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {
@@ -133,6 +136,7 @@ extension Work {
 }
 
 /// Slices one after another, each shared out by blocks. False without memory for the stats.
+@_optimize(size)
 func runBlocks(_ work: UnsafeMutablePointer<Work>, _ scratch: UnsafeMutableRawPointer) -> Bool {
     let n = work.pointee.n
     let blocks = (n &+ Int(SWIFTMAX_BLOCK) &- 1) / Int(SWIFTMAX_BLOCK)

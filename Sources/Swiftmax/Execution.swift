@@ -111,6 +111,7 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
     }
 }
 
+@_optimize(size)
 func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
@@ -147,6 +148,7 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
     }
 }
 
+@_optimize(size)
 func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
     let work = work.pointee
     let (columns, width) = (work.across.size(0), work.unitSlices)
@@ -212,6 +214,7 @@ extension Work {
 extension Work {
     /// The gradients of `count` columns of 16 bits from `first` on.
     @inline(never)
+    @_optimize(size)
     fileprivate func runHalfColumns(_ index: Int, _ first: Int, _ count: Int, _ packs: Packs) {
         let kernel = kernels.pointee.backward_half_columns.unsafelyUnwrapped
         func operand(_ i: Int, _ column: Int) -> Operand {
@@ -243,6 +246,7 @@ extension Work {
 
     /// Packs one column as a row.
     @inline(never)
+    @_optimize(size)
     func callPackedColumn(_ a: Operand, _ b: Operand, _ out: Operand, _ packs: Packs) {
         func packed(_ operand: Operand, _ index: Int) -> Operand {
             gather(operand.address, operand.stride, n, packs.input(index), packs)

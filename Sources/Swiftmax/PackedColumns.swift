@@ -130,6 +130,7 @@ extension Work {
 }
 
 /// Slices that lie side by side but are too few for a vector across them: those of several groups, packed as columns.
+@_optimize(size)
 func runGroupedColumns(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {
@@ -165,6 +166,7 @@ func runGroupedColumns(
 }
 
 /// The same, where the slices are long enough to become rows. A unit is one group.
+@_optimize(size)
 func runTurnedColumns(
     _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
 ) {

@@ -63,6 +63,7 @@ extension Work {
 
     /// Gathers `rows` slices from `index` on, one after another.
     @inline(never)
+    @_optimize(size)
     func gatherRows(
         _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ packs: Packs
     ) {
@@ -78,6 +79,7 @@ extension Work {
 
     /// The way back; slices without a gap between them at once.
     @inline(never)
+    @_optimize(size)
     func scatterRows(
         _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ packs: Packs
     ) {

@@ -200,8 +200,9 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         work.takeColumns(columns)
         work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0
         work.far = elements &* work.elementBytes <= nearColumnBytes ? 0 : isLarge ? 2 : 1
-        work.unitSlices = min(
-            work.across.size(0), unitColumns(work, elements, most: max(256, unitBytes / sliceBytes & ~255)))
+        let most =
+            isLarge && work.areTakenAsRows ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
+        work.unitSlices = min(work.across.size(0), unitColumns(work, elements, most: most))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
@@ -336,12 +337,20 @@ extension Work {
     /// Whether columns may be written past the caches where they lie: not where their rows are so short that the parts of
     /// lines at the ends cost more than it brings.
     var areRunsWorthStreaming: Bool {
-        let runBytes = across.size(0) &* elementBytes
-        let isSoftmaxGradient = kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide
-        if runBytes % 64 == 0 || runBytes >= (isSoftmaxGradient ? 1024 : 1536) { return true }
-        // Rows without gaps between them are taken as a whole.
-        return isSoftmaxGradient && across.size(0) <= 256 && slice.stride(0, output) == runBytes
+        runBytes % 64 == 0 || runBytes >= (isSoftmaxGradient ? 1024 : 1536) || areTakenAsRows
     }
+
+    /// Whether the kernel takes all columns of a row at a time when it writes past the caches, with the rows that follow without
+    /// a gap: where none of them would end with a line, and the second cache holds a slice of each column and the next ones.
+    fileprivate var areTakenAsRows: Bool {
+        let mostColumns = n &* runBytes <= 192 &* 1024 ? Int(SWIFTMAX_TABLE_SLICES) : 256
+        return isSoftmaxGradient && slice.stride(0, output) == runBytes && runBytes % 64 != 0
+            && across.size(0) <= mostColumns
+    }
+
+    private var runBytes: Int { across.size(0) &* elementBytes }
+
+    private var isSoftmaxGradient: Bool { kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide }
 
     fileprivate var columnUnits: Int {
         batch.elements &* ((across.size(0) &+ unitSlices &- 1) / unitSlices)

@@ -24,14 +24,17 @@ enum {
 /// is cut at multiples of it, whatever the layout and the number of threads.
 #define SWIFTMAX_BLOCK 4096
 
-/// Bytes of scratch that each kernel call needs: two tables, a block, the partial
+/// Slices that a table has room for, and so columns of a row that can be taken at a time.
+#define SWIFTMAX_TABLE_SLICES 768
+
+/// Bytes of scratch that each kernel call needs: three tables, the partial
 /// sums of a batch of rows, two panels of exponentials, and a block of one column.
 enum {
-    SWIFTMAX_TABLE_BYTES = 32 * 1024,
+    SWIFTMAX_TABLE_BYTES = 16 * 8 * SWIFTMAX_TABLE_SLICES,
     SWIFTMAX_PANEL_BYTES = 256 * 1024,
     SWIFTMAX_LANE_SUM_BYTES = 32 * 1024,
-    SWIFTMAX_KERNEL_SCRATCH_BYTES = 2 * SWIFTMAX_TABLE_BYTES + 2 * 8 * SWIFTMAX_BLOCK +
-        SWIFTMAX_LANE_SUM_BYTES + 2 * SWIFTMAX_PANEL_BYTES
+    SWIFTMAX_KERNEL_SCRATCH_BYTES = 3 * SWIFTMAX_TABLE_BYTES + SWIFTMAX_LANE_SUM_BYTES +
+        2 * SWIFTMAX_PANEL_BYTES + 8 * SWIFTMAX_BLOCK
 };
 
 /// What is known of a slice, or of one block of it, after one reading.

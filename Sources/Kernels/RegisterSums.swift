@@ -1,0 +1,182 @@
+// Sums of the gradients of slices that lie side by side, from registers: they need not be loaded and stored with each element, as
+// those of a tile do (BackwardColumnSums.swift). In the same order, that of `sumOfLanes`.
+
+import CKernels
+import CVector
+
+#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+    // 16 registers hold the sums of the virtual lanes of one vector that are four apart. They belong together in `sumOfLanes`,
+    // whose quads are added up before their members are.
+
+    @inline(__always)
+    private func sumOfFours(_ fourApart: (_ lane: Int) -> Wide) -> Pair {
+        let even = fourApart(0) + fourApart(2)
+        return Pair(high: even + (fourApart(1) + fourApart(3)), low: splatWide(0))
+    }
+
+    @inline(__always)
+    private func add(_ i: Int, _ g: Operand, _ y: Operand, _ sum: inout LaneSum) {
+        sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
+    }
+
+    /// The softmax sum of a vector of slices no longer than there are virtual lanes.
+    @inline(__always)
+    func shortRegisterSum(_ g: Operand, _ y: Operand, _ n: Int) -> Pair {
+        // Products are exact, and need not be sums of their own before they are added.
+        sumOfFours { lane in
+            var (a, b) = (LaneSum(), LaneSum())
+            if lane < n { add(lane, g, y, &a) }
+            if n <= 8 {
+                if lane &+ 4 < n { add(lane &+ 4, g, y, &a) }
+                return a.high
+            }
+            add(lane &+ 4, g, y, &b)
+            if lane &+ 8 < n { add(lane &+ 8, g, y, &a) }
+            if lane &+ 12 < n { add(lane &+ 12, g, y, &b) }
+            return a.high + b.high
+        }
+    }
+
+    /// The softmax sum of a vector of longer ones.
+    @inline(__always)
+    func longRegisterSum(_ g: Operand, _ y: Operand, _ n: Int, _ scratch: Scratch) -> Pair {
+        sumOfFours { lane in
+            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
+            var i = lane
+            while i &+ 12 < n {
+                add(i, g, y, &a)
+                add(i &+ 4, g, y, &b)
+                add(i &+ 8, g, y, &c)
+                add(i &+ 12, g, y, &d)
+                i &+= virtualLanes
+            }
+            if i < n { add(i, g, y, &a) }
+            if i &+ 4 < n { add(i &+ 4, g, y, &b) }
+            if i &+ 8 < n { add(i &+ 8, g, y, &c) }
+            return (a.high + c.high) + (b.high + d.high)
+        }
+    }
+#endif
+
+#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+    // 32 registers hold the sums of a few virtual lanes of one vector or two. The third quad of `sumOfLanes` is added to the first,
+    // and the fourth to the second.
+
+    /// The softmax sum of a vector of slices longer than there are virtual lanes.
+    @inline(__always)
+    func longRegisterSum(_ g: Operand, _ y: Operand, _ n: Int, _ scratch: Scratch) -> Pair {
+        setSoftmaxBackwardSum(g, y, n, scratch)
+        return scratch.table.sum(from: 0)
+    }
+
+    /// The same, for the first places of the table.
+    @inline(never)
+    @_optimize(speed)
+    private func setSoftmaxBackwardSum(_ g: Operand, _ y: Operand, _ n: Int, _ scratch: Scratch) {
+        let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+        let whole = n & ~(virtualLanes &- 1)
+        @inline(__always)
+        func quad(_ lane: Int) -> PairQuad {
+            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
+            @inline(__always)
+            func add(_ i: Int, _ sum: inout LaneSum) {
+                sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
+            }
+            var i = lane
+            while i < whole {
+                add(i, &a)
+                add(i &+ 1, &b)
+                add(i &+ 2, &c)
+                add(i &+ 3, &d)
+                i &+= virtualLanes
+            }
+            if i < n { add(i, &a) }
+            if i &+ 1 < n { add(i &+ 1, &b) }
+            if i &+ 2 < n { add(i &+ 2, &c) }
+            if i &+ 3 < n { add(i &+ 3, &d) }
+            return PairQuad(a: a.pair, b: b.pair, c: c.pair, d: d.pair)
+        }
+        for half in 0..<2 {
+            let two = quad(4 &* half) + quad(4 &* half &+ 8)
+            if half == 0 {
+                (sums[0], sums[1]) = (LaneSum(two.a), LaneSum(two.b))
+                (sums[2], sums[3]) = (LaneSum(two.c), LaneSum(two.d))
+            } else {
+                let others = PairQuad(a: sums[0].pair, b: sums[1].pair, c: sums[2].pair, d: sums[3].pair)
+                scratch.table.setSum(from: 0, (others + two).total)
+            }
+        }
+    }
+
+    /// Whether the softmax sums of a tile are taken from registers: not where there are several blocks, nor where its rows are
+    /// far away and many, or a page or more apart, as they are better read as far as the tile goes then.
+    func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
+        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
+            && (!tile.far || tile.n <= 512 && tile.g.stride <= 4096)
+    }
+
+    /// The softmax sums of a tile, two vectors at a time, for `table` from `first` on.
+    @inline(never)
+    @_optimize(speed)
+    func setSoftmaxBackwardSums(
+        _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        var v = 0
+        while v < tile.vectors {
+            // The last, if alone, with the one before it.
+            let column = min(v, tile.vectors &- 2) &* lanes
+            setSums(ofTwo: tile.columns(column, 2 &* lanes), table, first &+ column, sums)
+            v &+= 2
+        }
+    }
+
+    @inline(__always)
+    private func setSums(
+        ofTwo tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
+        let (g, y, n) = (tile.g, tile.y, tile.n)
+        let whole = n & ~(virtualLanes &- 1)
+        for step in 0..<4 {
+            let (half, isLater) = (step &>> 1, step & 1 == 1)
+            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
+            var (nextA, nextB, nextC, nextD) = (a, b, c, d)
+            @inline(__always)
+            func add(_ i: Int, _ sum: inout LaneSum, _ next: inout LaneSum) {
+                let (g, y) = (g.from(i).address, y.from(i).address)
+                sum.add(.softmax, vector_load(g), vector_load(y))
+                next.add(.softmax, vector_load(g + vectorBytes), vector_load(y + vectorBytes))
+            }
+            var i = 4 &* half &+ (isLater ? 8 : 0)
+            while i < whole {
+                add(i, &a, &nextA)
+                add(i &+ 1, &b, &nextB)
+                add(i &+ 2, &c, &nextC)
+                add(i &+ 3, &d, &nextD)
+                i &+= virtualLanes
+            }
+            if i < n { add(i, &a, &nextA) }
+            if i &+ 1 < n { add(i &+ 1, &b, &nextB) }
+            if i &+ 2 < n { add(i &+ 2, &c, &nextC) }
+            if i &+ 3 < n { add(i &+ 3, &d, &nextD) }
+            let own = sums + 8 &* half
+            if isLater {
+                a.high += own[0].high
+                b.high += own[1].high
+                c.high += own[2].high
+                d.high += own[3].high
+                nextA.high += own[4].high
+                nextB.high += own[5].high
+                nextC.high += own[6].high
+                nextD.high += own[7].high
+            }
+            (own[0], own[1], own[2], own[3]) = (a, b, c, d)
+            (own[4], own[5], own[6], own[7]) = (nextA, nextB, nextC, nextD)
+        }
+        for v in 0..<2 {
+            @inline(__always)
+            func pair(_ i: Int) -> Pair { sums[4 &* v &+ i].pair + sums[4 &* v &+ 8 &+ i].pair }
+            let quad = PairQuad(a: pair(0), b: pair(1), c: pair(2), d: pair(3))
+            table.setSum(from: first &+ v &* lanes, quad.total)
+        }
+    }
+#endif
