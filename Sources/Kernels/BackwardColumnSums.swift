@@ -216,7 +216,7 @@ func setShortLogSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable, _
 /// which share their lines, are read. In Double that costs less than the way around it.
 @inline(__always)
 private func collide(_ op: Operation, _ tile: GradientTile) -> Bool {
-    if op != .softmax || elementBytes == 8 || tile.n <= 8 { return false }
+    if op != .softmax || elementBytes == 8 || tile.n <= 4 { return false }
     let apart = (tile.g.address - tile.y.address &+ 128) & 4095
     return apart < 256 && (tile.g.stride | tile.y.stride) & 4095 == 0
 }

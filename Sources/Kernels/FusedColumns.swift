@@ -45,11 +45,30 @@ struct FusedColumns {
     /// Whether the results take the place of what they are computed from, so that none can be computed twice.
     private var areInPlace: Bool { UnsafeRawPointer(out) == g.address || UnsafeRawPointer(out) == y.address }
 
-    /// Whether the first cache holds a line of each element of the three arrays: of lines at multiples of a page it holds eight.
+    /// Whether the first cache holds a line of each element of the three arrays, until the next vector shares it: of lines at
+    /// multiples of a page it holds eight.
     private var fitFirstCache: Bool {
         let page = 4096
-        let (g, y) = (spacing(of: g.stride, way: page), spacing(of: y.stride, way: page))
-        return n &* (g &+ y &+ spacing(of: outStride, way: page)) <= 8 &* page
+        let gBytes = n &* spacing(of: g.stride, way: page)
+        let yBytes = n &* spacing(of: y.stride, way: page)
+        let outBytes = n &* spacing(of: outStride, way: page)
+        let bytes = gBytes &+ yBytes &+ outBytes
+        if bytes <= 8 &* page { return true }
+        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+            // More fit if the arrays do not share its sets; of few elements it is enough if most lines stay.
+            let repeats = min(gBytes, min(yBytes, outBytes)) / n
+            let apart = bytes <= 22 &* page ? lineBytes : 8 &* lineBytes
+            func meet(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer) -> Bool {
+                (a - b &+ (apart &- 1)) & (repeats &- 1) < 2 &* apart &- 1
+            }
+            let doInputsMeet = meet(g.address, y.address)
+            let inputs = doInputsMeet ? gBytes &+ yBytes : max(gBytes, yBytes)
+            let meetsOut = meet(g.address, out) || meet(y.address, out)
+            let most = n <= 12 && (doInputsMeet || meetsOut) ? 12 &* page : 8 &* page
+            return (meetsOut ? inputs &+ outBytes : max(inputs, outBytes)) <= most
+        #else
+            return false
+        #endif
     }
 
     /// A vector of columns.

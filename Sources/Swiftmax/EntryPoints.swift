@@ -93,6 +93,7 @@ private func backward(
 }
 
 /// The logsumexp of slices without elements: -inf.
+@_optimize(size)
 private func fillWithNothing(_ output: StridedArray) -> Status {
     var indices = output.count
     while indices > 0 {

@@ -252,6 +252,7 @@ private func areBlocks(_ work: Work) -> Bool {
 /// Whether the kernels read the rows of a gradient in 16 bits or with both inputs in reverse order, and write them as they
 /// lie. Shorter ones go through scratch many at a time; the stats of the blocks of longer ones would leave their place in
 /// it. Reversed rows of 16 bits are copied, which pays for fewer lengths.
+@_optimize(size)
 private func areOtherRows(_ work: Work) -> Bool {
     if work.kind == .forward || work.kernels.pointee.backward_other_rows == nil { return false }
     if work.hasMask || work.slice.count > 1 || work.elementStride(work.output) != work.elementBytes {
@@ -308,6 +309,7 @@ private func areColumns(_ work: Work, _ dimension: Int) -> Bool {
 }
 
 /// The dimension of the batch along which slices lie nearest to each other, if nearer than their own elements do, or -1.
+@_optimize(size)
 private func nearestDimension(_ work: Work) -> Int {
     if work.slice.count != 1 { return -1 }
     var (nearest, distance) = (-1, Int.max)
