@@ -173,6 +173,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peer", nargs="+", choices=[peer.name for peer in peers.OTHERS])
     parser.add_argument("--random", type=int, metavar="N", help="N cells of random shapes instead")
     parser.add_argument("--seed", type=int, default=0, help="of the random shapes")
+    parser.add_argument("--powers", action="store_true", help="random shapes of powers of two")
     return parser.parse_args(arguments)
 
 
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     names = (tuple(options.function), tuple(dtypes))
     if options.random:
-        chosen = list(random_cells(*names, options.random, options.seed))
+        chosen = list(random_cells(*names, options.random, options.seed, options.powers))
     else:
         chosen = list(cells(*names, options.quick))
     settle = 0.01 if options.threads > 1 else 0.0

@@ -112,12 +112,16 @@ def cells(
 
 
 def random_cells(
-    functions: tuple[str, ...], dtypes: tuple[str, ...], count: int, seed: int
+    functions: tuple[str, ...], dtypes: tuple[str, ...], count: int, seed: int, powers: bool
 ) -> Iterator[Cell]:
-    """Cells of random shapes of 100 to two million elements, along any axis."""
+    """Cells of random shapes of 100 to two million elements, along any axis.
+
+    With `powers`, slices and rows of columns are as long as powers of two.
+    """
     rng = np.random.default_rng(seed)
     while count > 0:
-        n, neighbors = int(2 ** rng.uniform(1, 15)), max(1, int(2 ** rng.uniform(-1, 10)))
+        exponents = rng.uniform(1, 15), rng.uniform(-1, 10)
+        n, neighbors = (max(1, int(2 ** (round(e) if powers else e))) for e in exponents)
         outer = int(10 ** rng.uniform(2, 6.3)) // (n * neighbors)
         if outer == 0:
             continue
