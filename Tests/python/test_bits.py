@@ -289,8 +289,8 @@ def test_groups_of_columns(length: int, columns: int, name: str, dtype: str) -> 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", BACKWARD)
-@pytest.mark.parametrize("columns", [16, 37, 64, 530, 4096])
-@pytest.mark.parametrize("length", [15, 17, 31, 32, 33, 50, 64, 65, 127, 200, 513])
+@pytest.mark.parametrize("columns", [16, 37, 64, 530, 1024, 4096])
+@pytest.mark.parametrize("length", [6, 12, 15, 17, 31, 32, 33, 50, 64, 65, 127, 200, 513])
 def test_gradients_of_columns(length: int, columns: int, name: str, dtype: str) -> None:
     """Inputs in the inner caches and beyond them, with rows that are pages apart and not."""
     arrays = gradients(name, 11, (length, columns), dtype)
@@ -317,7 +317,17 @@ def test_gradients_of_columns_apart(length: int, columns: int, name: str, dtype:
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", *BACKWARD])
 @pytest.mark.parametrize(
     ("length", "columns"),
-    [(3, 257), (5, 1000), (20, 250), (20, 256), (40, 4096), (150, 301), (300, 64), (1001, 1)],
+    [
+        (3, 257),
+        (5, 1000),
+        (20, 250),
+        (20, 256),
+        (24, 767),
+        (40, 4096),
+        (150, 301),
+        (300, 64),
+        (1001, 1),
+    ],
 )
 def test_outputs_past_the_caches(length: int, columns: int, name: str, dtype: str) -> None:
     """From any place in a cache line on; what lies before and after the output stays as it was."""
