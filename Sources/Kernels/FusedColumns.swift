@@ -55,9 +55,11 @@ struct FusedColumns {
         let bytes = gBytes &+ yBytes &+ outBytes
         if bytes <= 8 &* page { return true }
         #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-            // More fit if the arrays do not share its sets; of few elements it is enough if most lines stay.
+            // More fit if the arrays do not share its sets, for which many have to be further apart; of few elements it is enough if
+            // most lines stay. These bounds were measured, on a Zen 3.
             let repeats = min(gBytes, min(yBytes, outBytes)) / n
             let apart = bytes <= 22 &* page ? lineBytes : 8 &* lineBytes
+            /// Whether two arrays share sets, in which the lines of each lie `repeats` bytes apart.
             func meet(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer) -> Bool {
                 (a - b &+ (apart &- 1)) & (repeats &- 1) < 2 &* apart &- 1
             }
