@@ -217,8 +217,9 @@ func setShortLogSoftmaxBackwardSums(_ tile: GradientTile, _ table: SliceTable, _
 @inline(__always)
 private func collide(_ op: Operation, _ tile: GradientTile) -> Bool {
     if op != .softmax || elementBytes == 8 || tile.n <= 4 { return false }
-    let apart = (tile.g.address - tile.y.address &+ 128) & 4095
-    return apart < 256 && (tile.g.stride | tile.y.stride) & 4095 == 0
+    let page = 4096
+    return (tile.g.stride | tile.y.stride) & (page &- 1) == 0
+        && meet(tile.g.address, tile.y.address, spacing: page, within: 128)
 }
 
 /// Adds the sums of the first block of a tile to those in `table` from `first` on, or sets them.

@@ -57,15 +57,14 @@ struct FusedColumns {
         #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
             // More fit if the arrays do not share its sets, for which many have to be further apart; of few elements it is enough if
             // most lines stay. These bounds were measured, on a Zen 3.
-            let repeats = min(gBytes, min(yBytes, outBytes)) / n
+            let least = min(gBytes, min(yBytes, outBytes)) / n
             let apart = bytes <= 22 &* page ? lineBytes : 8 &* lineBytes
-            /// Whether two arrays share sets, in which the lines of each lie `repeats` bytes apart.
-            func meet(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer) -> Bool {
-                (a - b &+ (apart &- 1)) & (repeats &- 1) < 2 &* apart &- 1
+            func meets(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer) -> Bool {
+                meet(a, b, spacing: least, within: apart)
             }
-            let doInputsMeet = meet(g.address, y.address)
+            let doInputsMeet = meets(g.address, y.address)
             let inputs = doInputsMeet ? gBytes &+ yBytes : max(gBytes, yBytes)
-            let meetsOut = meet(g.address, out) || meet(y.address, out)
+            let meetsOut = meets(g.address, out) || meets(y.address, out)
             let most = n <= 12 && (doInputsMeet || meetsOut) ? 12 &* page : 8 &* page
             return (meetsOut ? inputs &+ outBytes : max(inputs, outBytes)) <= most
         #else

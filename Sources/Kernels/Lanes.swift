@@ -92,6 +92,13 @@ func store(_ address: UnsafeMutableRawPointer, _ value: Vector, _ count: Int) {
 @inline(__always)
 func spacing(of stride: Int, way: Int) -> Int { min(way, stride & (0 &- stride)) }
 
+/// Whether two arrays, whose lines lie `spacing` bytes apart in each way of a cache, have some less than `distance` from each other:
+/// these then share its sets.
+@inline(__always)
+func meet(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer, spacing: Int, within distance: Int) -> Bool {
+    (a - b &+ distance &- 1) & (spacing &- 1) < 2 &* distance &- 1
+}
+
 /// Whether the second cache keeps lines that are asked for, of `n` elements with this stride, until they are read: of
 /// lines at multiples of a page it holds a few hundred, as the first holds eight.
 @inline(__always)
