@@ -111,7 +111,12 @@ struct BackwardResult {
 
     /// Where 2^n is a normal number in all lanes, exp(y) = (1 + tail) * 2^n takes less: by a seventh of the time in Float,
     /// but not in Double.
-    @inline(__always)
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        // For a CPU as old as that it is not worth the size of a copy in each place.
+        @inline(never)
+    #else
+        @inline(__always)
+    #endif
     static func logSoftmax(_ g: Quad, _ y: Quad, sum: Quad, sumLow: Quad) -> Quad {
         #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
             // In this order, as a NaN that comes second does not count: no other element must be lost with it.

@@ -371,7 +371,12 @@ struct OctetSum {
     }
 
     /// Of each `width` sums of `a`, and then of `b`, the upper half added to the lower, as Pair + Pair does.
-    @inline(__always)
+    #if SWIFTMAX_FLOAT64 && SWIFTMAX_BASELINE && arch(x86_64)
+        // For a CPU as old as that it is not worth the size of a copy in each place.
+        @inline(never)
+    #else
+        @inline(__always)
+    #endif
     init(_ a: OctetSum, _ b: OctetSum, width: Int32) {
         let (lower, upper) = (octet_lower(a.high, b.high, width), octet_upper(a.high, b.high, width))
         let sum = octet_add(lower, upper)
