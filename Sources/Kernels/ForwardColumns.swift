@@ -197,13 +197,15 @@ private func writeResults(
     let isNarrowed = tile.elements.resultBytes < elementBytes
     let areApart = vectorBytes < lineBytes && outStride > rowBytes
     let isAside = isNarrowed || streaming && (areApart || !isAligned) && rowBytes >= 256
-    let rows = isAside ? max(1, 16384 / rowBytes) : tile.n
+    // At multiples of a page a few rows at a time, as more would share the sets of a cache.
+    let mostRows = spacing(of: outStride, way: 4096) == 4096 ? 8 : tile.n
+    let rows = isAside ? max(1, 16384 / rowBytes) : mostRows
     for group in 0..<tile.groups {
         let (out, first) = (out + group &* tile.outGroupStride, group &* tile.groupColumns)
         var i = 0
         while i < tile.n {
             let part = min(rows, tile.n &- i)
-            let (address, stride) = isAside ? (room, rowBytes) : (out, outStride)
+            let (address, stride) = isAside ? (room, rowBytes) : (out + i &* outStride, outStride)
             var column = 0
             while column < tile.columns {
                 let left = tile.columns &- column
