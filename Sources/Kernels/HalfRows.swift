@@ -20,17 +20,13 @@
         @inline(__always)
         func sum(
             _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
-            _ scratch: Scratch, _ laneSums: LaneSums
+            _ laneSums: LaneSums
         ) {
-            if op == .softmax && !hasExactProducts {
-                stagedSum(g, y, first, end, scratch, laneSums)
-                return
-            }
             @inline(__always)
             func add(_ i: Int, _ count: Int, to sum: inout LaneSum) {
                 let (g, y) = (load(g, i, count), load(y, i, count))
                 // A product, as a number of its own, is widened once instead of twice.
-                sum.add(.logSoftmax, op == .softmax ? g * y : g, g)
+                sum.add(.logSoftmax, op == .softmax ? g * (y * splat(productScale)) : g, g)
             }
             // A vector holds all virtual lanes or half of them.
             let isHalf = lanes < virtualLanes
@@ -43,46 +39,9 @@
             }
             if i < end { add(i, min(lanes, end &- i), to: &lower) }
             if isHalf && i &+ lanes < end { add(i &+ lanes, end &- i &- lanes, to: &upper) }
-            laneSums.set(firstLane: 0, lower.pair)
-            if isHalf { laneSums.set(firstLane: lanes, upper.pair) }
-        }
-
-        /// The sum of products that are not exact: their factors go through memory as floats, from where they are widened
-        /// fastest.
-        @inline(__always)
-        private func stagedSum(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch,
-            _ laneSums: LaneSums
-        ) {
-            let (roomG, roomY) = (scratch.spare, scratch.spare.element(groupElements))
-            @inline(__always)
-            func stage(_ i: Int, _ offset: Int, _ count: Int) {
-                vector_store(roomG.element(offset), load(g, i, count))
-                vector_store(roomY.element(offset), load(y, i, count))
-            }
-            var sum = RowSum()
-            @inline(__always)
-            func add(_ offset: Int) {
-                sum.add(
-                    .softmax, UnsafeRawPointer(roomG.element(offset)), UnsafeRawPointer(roomY.element(offset))
-                )
-            }
-            var i = first
-            while i &+ groupElements <= end {
-                for offset in stride(from: 0, to: groupElements, by: lanes) {
-                    stage(i &+ offset, offset, lanes)
-                }
-                for offset in stride(from: 0, to: groupElements, by: virtualLanes) { add(offset) }
-                i &+= groupElements
-            }
-            while i < end {
-                for offset in stride(from: 0, to: virtualLanes, by: lanes) {
-                    stage(i &+ offset, offset, max(0, min(lanes, end &- i &- offset)))
-                }
-                add(0)
-                i &+= virtualLanes
-            }
-            sum.leave(in: laneSums)
+            let scale = splatWide(op == .softmax ? 1 / Double(productScale) : 1)
+            laneSums.set(firstLane: 0, lower.pair.scaled(by: scale))
+            if isHalf { laneSums.set(firstLane: lanes, upper.pair.scaled(by: scale)) }
         }
 
         /// The gradients of a row.
@@ -137,22 +96,22 @@
 
         @inline(never)
         func softmaxSum(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch,
+            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
             _ laneSums: LaneSums
         ) {
             // With a constant each, as these do little beside the conversion.
             if self == .float16 {
-                HalfFormat.float16.sum(.softmax, g, y, first, end, scratch, laneSums)
+                HalfFormat.float16.sum(.softmax, g, y, first, end, laneSums)
             } else {
-                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, scratch, laneSums)
+                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, laneSums)
             }
         }
 
         @inline(never)
         func logSoftmaxSum(
-            _ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums
+            _ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ laneSums: LaneSums
         ) {
-            sum(.logSoftmax, g, g, first, end, scratch, laneSums)
+            sum(.logSoftmax, g, g, first, end, laneSums)
         }
 
         @inline(never)

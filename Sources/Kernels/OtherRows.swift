@@ -56,8 +56,8 @@
     ) {
         switch (op, elements) {
         #if SWIFTMAX_FLOAT32
-            case (.softmax, .halves(let format)): format.softmaxSum(g, y, first, end, scratch, laneSums)
-            case (_, .halves(let format)): format.logSoftmaxSum(g, first, end, scratch, laneSums)
+            case (.softmax, .halves(let format)): format.softmaxSum(g, y, first, end, laneSums)
+            case (_, .halves(let format)): format.logSoftmaxSum(g, first, end, laneSums)
         #endif
         case (.softmax, _): softmaxReversedSum(g, y, first, end, scratch, laneSums)
         default: logSoftmaxReversedSum(g, first, end, scratch, laneSums)
