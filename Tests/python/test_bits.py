@@ -117,6 +117,7 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "rows repeated": ((1, 500), 1, lambda x: np.broadcast_to(x, (30, 500))),
     "elements repeated": ((500, 1), 1, lambda x: np.broadcast_to(x, (500, 50))),
     "columns, aligned": ((6, 64, 3136), 1, lambda x: x),
+    "columns, pages apart": ((3, 50, 1024), 1, lambda x: x),
     "columns, not aligned": ((19, 64, 1001), 1, lambda x: x),
     "columns, many": ((5, 20, 12_001), 1, lambda x: x),
     "columns, longer": ((200, 6001), 0, lambda x: x),
@@ -180,6 +181,26 @@ def test_gradients_of_any_magnitude(length: int, name: str, dtype: str) -> None:
         assert np.concatenate(few).tobytes() == expected.tobytes()
         few = [call(name, [part[:, p] for part in beside], axis=0).T for p in parts]
         assert np.concatenate(few).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [40, 70, 300, 5000])
+def test_products_of_any_magnitude(length: int, dtype: str) -> None:
+    """Those of grad_output and output, many of them beyond the range of the dtype."""
+    rows = 237
+    random = np.random.default_rng(10)
+    largest = np.log2(float(np.finfo(np.float32 if dtype == "bfloat16" else dtype).max))
+    parts = []
+    for _ in range(2):
+        exponents = random.uniform(-1.1, 0.95, (rows, 1)) * largest
+        part = random.normal(size=(rows, length)) * np.exp2(random.uniform(-20, 0, (rows, length)))
+        with np.errstate(over="ignore"):
+            parts.append((part * np.exp2(exponents)).astype(dtype))
+    expected = call("softmax_backward", parts, axis=1)
+    beside = [np.ascontiguousarray(part.T) for part in parts]
+    assert call("softmax_backward", beside, axis=0).T.tobytes() == expected.tobytes()
+    flipped = [np.flip(np.flip(part, 1).copy(), 1) for part in parts]
+    assert call("softmax_backward", flipped, axis=1).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("length", [9_001, 33_003, 70_001, 131_072, 530_003])
