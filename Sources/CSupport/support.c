@@ -57,6 +57,15 @@ int32_t support_has_avx512(void) {
 #endif
 }
 
+int32_t support_is_amd(void) {
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx;
+#else
+    return 0;
+#endif
+}
+
 /// The quota of the control group in whole processors, rounded up; 0 if there is none.
 static int32_t quota(void) {
     long long limit = 0, period = 0;

@@ -8,11 +8,9 @@ import CVector
 
 // MARK: The operation
 
-/// How far away the inputs are: in the second cache, beyond it, or hardly in the last one.
-enum Distance {
-    case near, far, memory
-
-    init(_ far: Int32) { self = far == 0 ? .near : far == 1 ? .far : .memory }
+/// How far away the inputs are; see `SWIFTMAX_NEAR`.
+enum Distance: Int32 {
+    case near, far, memory, soon
 }
 
 /// The columns before those that begin a vector in memory, if these are the same in all rows: vectors from there on lie
@@ -29,6 +27,9 @@ private func headOfColumns(_ g: Operand, _ y: Operand) -> Int {
 
 /// Rows of no more than 16 vectors are not divided, as memory does not like shorter ones.
 private func isLong(_ stride: Int) -> Bool { stride > 16 &* vectorBytes }
+
+/// Columns of slices so short that panels of many suit the caches, where a vector fills a line.
+private var mostShortColumns: Int { 512 }
 
 /// Whether a panel is two tiles, as the longer its rows, the faster they are read and written. Those of softmax, whose sums
 /// read both inputs, only where the second cache holds them. Of Double it does not pay beyond tiles of eight vectors.
@@ -57,7 +58,7 @@ func backwardColumns(
     _ distance: Distance
 ) {
     let table = scratch.table
-    let far = distance != .near
+    let far = distance == .far || distance == .memory
     // Rows that share lines with others are worth it where they are long, and a vector is a line or the op softmax. So are those
     // of softmax that follow each other without a gap, and then are taken as a whole.
     let outRowBytes = columns &* elementBytes
@@ -69,7 +70,9 @@ func backwardColumns(
     let streaming = canStream && streaming && (isAligned || areLong || isRun)
     let takesRows = streaming && isRun
     let tileColumns = (isLong(g.stride) ? tileVectors : 16) &* lanes
-    let mostColumns = isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
+    let areShort = vectorBytes == lineBytes && n <= virtualLanes
+    let mostColumns =
+        areShort ? mostShortColumns : isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
     let panelColumns = takesRows ? columns : op == .softmax ? evenly(columns, by: mostColumns) : mostColumns
     let fused = FusedColumns(
         g: g, y: y, out: out, outStride: outStride, columns: columns, groups: groups, n: n)

@@ -8,7 +8,11 @@ import CVector
 private func longestFused(_ distance: Distance) -> Int {
     // Longer ones far away are better read as far as a panel goes.
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        return distance == .near ? 4 &* virtualLanes : virtualLanes
+        return switch distance {
+        case .near: 4 &* virtualLanes
+        case .soon: 10 &* virtualLanes
+        default: virtualLanes
+        }
     #elseif SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
         return distance == .memory ? virtualLanes : 10 &* virtualLanes
     #else

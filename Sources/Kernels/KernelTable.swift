@@ -46,11 +46,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0, far: far != 0)
     }
     kernels.pointee.backward_columns = {
-        op, g, gStride, y, yStride, out, outStride, columns, groups, n, next, scratch, streaming, far in
+        op, g, gStride, y, yStride, out, outStride, columns, groups, n, next, scratch, streaming, distance in
         backwardColumns(
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
             out!, outStride, columns, groups, n, next: next, Scratch(address: scratch!),
-            streaming: streaming != 0, Distance(far))
+            streaming: streaming != 0, Distance(rawValue: distance)!)
     }
     kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch in
         let scratch = Scratch(address: scratch!)

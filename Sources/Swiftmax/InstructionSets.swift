@@ -22,11 +22,18 @@ private func name(_ index: Int32) -> StaticString {
 private func fill(_ index: Int32) {
     let float32 = support_kernels()!
     let float64 = float32 + 1
+    float32.pointee.last_cache = Int32(SWIFTMAX_FAR)
+    float64.pointee.last_cache = Int32(SWIFTMAX_FAR)
     switch setCount &- index {
     #if arch(x86_64)
         case 3:
             swiftmax_kernels_avx512_float32(float32)
             swiftmax_kernels_avx512_float64(float64)
+            // Measured with these kernels alone.
+            if support_is_amd() != 0 {
+                float32.pointee.last_cache = Int32(SWIFTMAX_SOON)
+                float64.pointee.last_cache = Int32(SWIFTMAX_SOON)
+            }
         case 2:
             swiftmax_kernels_avx2_float32(float32)
             swiftmax_kernels_avx2_float64(float64)

@@ -198,10 +198,14 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let columns = readsAlternate ? columnDimension(work, from: fewColumns, apart: 2) : neighbors
     if columns >= 0 && areColumns(work, columns) {
         work.takeColumns(columns)
-        work.streaming = isLarge && work.areRunsWorthStreaming ? 1 : 0
-        work.far = elements &* work.elementBytes <= nearColumnBytes ? 0 : isLarge ? 2 : 1
+        let leavesCaches = elements &* work.wideBytes >= work.leastPastCaches
+        work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
+        let lastCache = work.kernels.pointee.last_cache
+        let isNear = !work.hasSoonLastCache && elements &* work.elementBytes <= nearColumnBytes
+        work.far = leavesCaches ? Int32(SWIFTMAX_IN_MEMORY) : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
         let most =
-            isLarge && work.areTakenAsRows ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
+            leavesCaches && work.areTakenAsRows
+            ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
         work.unitSlices = min(work.across.size(0), unitColumns(work, elements, most: most))
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
@@ -334,6 +338,18 @@ extension Work {
         }
         batch.moveToEnd(dimension)
         batch.removeLast()
+    }
+
+    fileprivate var hasSoonLastCache: Bool { kernels.pointee.last_cache == Int32(SWIFTMAX_SOON) }
+
+    /// From which size on columns leave the caches, and are written past them where they lie. A last cache that answers soon is better
+    /// filled first, above all with rows that have parts of lines at their ends; those of gradients best in any case, where memory
+    /// takes longer to write them than to read them before.
+    fileprivate var leastPastCaches: Int {
+        let twice = 2 &* columnStreamingBytes
+        if !isWide || !hasSoonLastCache { return columnStreamingBytes }
+        if runBytes % 64 == 0 { return isSoftmaxGradient && n <= 64 ? twice : columnStreamingBytes }
+        return kind == .forward || isSoftmaxGradient && n > 16 ? twice : Int.max
     }
 
     /// Whether columns may be written past the caches where they lie: not where their rows are so short that the parts of

@@ -22,7 +22,8 @@ struct Work {
     let hasMask: Bool
     /// Whether the output is large enough to go past the caches.
     var streaming: Int32
-    /// Whether an input is so large that it is not found in the inner caches.
+    /// Whether an input is so large that it is not found in the inner caches; of columns, how far away it is: `SWIFTMAX_NEAR` and
+    /// so on.
     var far: Int32
     /// Along a slice; over the slices; and, where columns are taken, over those side by side, which are then not
     /// part of `batch`.

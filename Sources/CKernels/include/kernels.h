@@ -100,10 +100,17 @@ static inline bool swiftmax_groups_share_vectors(intptr_t columns, intptr_t lane
     return (-columns & (lanes - 1)) >= lanes / 4;
 }
 
+/// How far away the columns of inputs are: in the second cache, beyond it, or hardly in the last one either;
+/// or beyond it in a last cache that answers so soon that short columns are not asked for.
+enum { SWIFTMAX_NEAR = 0, SWIFTMAX_FAR = 1, SWIFTMAX_IN_MEMORY = 2, SWIFTMAX_SOON = 3 };
+
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
 /// written past the caches where it can be; the caller orders these stores before what follows.
 typedef struct swiftmax_kernels {
+    /// What is found in the last cache of this CPU: SWIFTMAX_FAR or SWIFTMAX_SOON.
+    int32_t last_cache;
+
     /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
     /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
     void (*forward_rows)(int32_t op, const void *x, intptr_t x_stride, void *out, intptr_t out_stride,
@@ -130,8 +137,8 @@ typedef struct swiftmax_kernels {
 
     /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX. Columns
     /// that are taken next begin `next` bytes after the first group in each input, unless it is 0. `far`:
-    /// they are part of inputs beyond the inner caches, and asked for ahead; 2 for columns of arrays that
-    /// hardly fit the last one either.
+    /// rows are part of inputs beyond the inner caches, and asked for ahead. `distance`: SWIFTMAX_NEAR and so
+    /// on.
     void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                           const void *output, intptr_t output_stride, void *grad_input,
                           intptr_t grad_input_stride, intptr_t rows, intptr_t n, void *scratch,
@@ -139,7 +146,7 @@ typedef struct swiftmax_kernels {
     void (*backward_columns)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
-                             intptr_t next, void *scratch, int32_t streaming, int32_t far);
+                             intptr_t next, void *scratch, int32_t streaming, int32_t distance);
     /// As backward_rows, of rows of at least 32 elements that lie otherwise: of 16 bits, or reversed. Returns
     /// how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
     /// is to be taken by blocks. Null where there is none for this CPU or type.

@@ -105,6 +105,8 @@ int32_t *support_threads(void);
 /// Whether this CPU runs AVX2 and FMA (Haswell), and AVX-512 as of Skylake.
 int32_t support_has_avx2(void);
 int32_t support_has_avx512(void);
+/// Whether it is one of AMD, whose last caches answer in two thirds of the time of Intel's.
+int32_t support_is_amd(void);
 
 /// Processors this process may use: its affinity, cut to the quota of its control group; at least 1.
 int32_t support_processors(void);
