@@ -34,7 +34,8 @@ func forwardTiles(
     let (panel, bytes) = keeps ? (kept.powers, panelBytes) : (kept.tails, 2 &* panelBytes)
     // In fours, as they are copied and written.
     let vectors = bytes / columnBytes
-    let width = min(SliceTable.batch, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
+    let most = streaming ? SliceTable.batch : min(SliceTable.batch, max(64, nearElements / n & ~63))
+    let width = min(most, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
     // Whole groups, as many as stay near. Results of reductions have no gaps.
     let filled = (columns &+ lanes &- 1) & ~(lanes &- 1)
     let isShared = op == .logsumexp || swiftmax_groups_share_vectors(columns, lanes)
@@ -81,6 +82,9 @@ func forwardTiles(
         }
     }
 }
+
+/// The elements of a tile of more than 64 columns: so few that the first cache holds them and their exponentials.
+@inline(__always) private var nearElements: Int { 12288 / elementBytes }
 
 /// The elements of several groups in a tile: with their results they should hardly leave the first cache.
 @inline(__always) private var tileElements: Int { 12288 }
