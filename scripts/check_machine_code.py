@@ -47,7 +47,7 @@ NOT_HOT = {
     "SliceTable.setBackwardResults": "once for each slice",
     "preciseLogsumexp": "only where a logsumexp is near 0",
     "preciseLogsumexps": "only where a logsumexp is near 0",
-    "writeUnusualSoftmax": "only where a maximum is large or not finite",
+    "writeLongWay": "only where a maximum is large or an element not finite",
     "writeUnusualBackward": "only where a gradient is not finite",
     "writeUnusualVector": "only where a gradient is not finite",
 }

@@ -227,14 +227,17 @@ func addBlock(
     _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable, _ first: Int,
     _ scratch: Scratch
 ) {
-    if isFirst && tile.n <= virtualLanes && tile.present >= lanes && !collide(op, tile) {
-        if op == .softmax {
-            setShortSoftmaxBackwardSums(tile, table, first)
-        } else {
-            setShortLogSoftmaxBackwardSums(tile, table, first)
+    #if !(SWIFTMAX_BASELINE && arch(x86_64))
+        // For a CPU as old as that it is not worth the size.
+        if isFirst && tile.n <= virtualLanes && tile.present >= lanes && !collide(op, tile) {
+            if op == .softmax {
+                setShortSoftmaxBackwardSums(tile, table, first)
+            } else {
+                setShortLogSoftmaxBackwardSums(tile, table, first)
+            }
+            return
         }
-        return
-    }
+    #endif
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
         if isFirst && op == .softmax && areTakenFromRegisters(tile) {

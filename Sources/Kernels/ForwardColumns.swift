@@ -13,6 +13,11 @@ func forwardColumns(
         if areTinySoftmax(op, elements, columns, n, inPlace: UnsafeRawPointer(out) == x) {
             return tinySoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
         }
+        if areTinyLogSoftmax(
+            op, elements, columns, n, inPlace: UnsafeRawPointer(out) == x, streaming: streaming)
+        {
+            return tinyLogSoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
+        }
     #endif
     forwardTiles(
         op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming: streaming,

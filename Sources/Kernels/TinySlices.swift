@@ -13,64 +13,123 @@ import CVector
     @inline(__always)
     func areTiny(_ op: Operation, _ n: Int) -> Bool { op != .softmax && n > 1 && n <= 8 }
 
-    /// The constants of the slices of a tile, whose maxima are in the table, from its elements: four vectors of slices side by
-    /// side, as the steps of each depend on each other.
-    @inline(never)
-    @_optimize(speed)
-    func setTinyResults(_ op: Operation, _ columns: ColumnBatch, _ table: SliceTable) {
-        #if SWIFTMAX_BASELINE && arch(x86_64)
-            // For a CPU as old as that it is not worth the size.
-            setTinyResults(op, columns, table, as: Single.self)
-        #else
-            if columns.count <= lanes { return setTinyResults(op, columns, table, as: Single.self) }
-            setTinyResults(op, columns, table, as: Quad.self)
-        #endif
+    /// Four vectors of slices, side by side as the steps of each depend on each other: where their elements are.
+    struct TinyQuad {
+        let a: UnsafeRawPointer
+        let b: UnsafeRawPointer
+        let c: UnsafeRawPointer
+        let d: UnsafeRawPointer
+        /// From one element of a slice to the next.
+        let stride: Int
+
+        @inline(__always)
+        init(
+            _ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ c: UnsafeRawPointer, _ d: UnsafeRawPointer,
+            stride: Int
+        ) {
+            (self.a, self.b, self.c, self.d, self.stride) = (a, b, c, d, stride)
+        }
+
+        @inline(__always)
+        func element(_ i: Int) -> Quad {
+            let offset = i &* stride
+            return Quad(
+                vector_load(a + offset), vector_load(b + offset), vector_load(c + offset),
+                vector_load(d + offset))
+        }
     }
 
-    @inline(__always)
-    private func setTinyResults<B: Bundle>(
-        _ op: Operation, _ columns: ColumnBatch, _ table: SliceTable, as: B.Type
-    ) {
+    /// The constants of the slices of a tile, whose maxima are in the table, from its elements.
+    func setTinyResults(_ op: Operation, _ columns: ColumnBatch, _ table: SliceTable) {
         var column = 0
         while column < columns.count {
-            /// The first column of vector v; those beyond the last repeat the first.
-            @inline(__always)
-            func first(_ v: Int) -> Int {
-                column &+ v &* lanes < columns.count ? column &+ v &* lanes : column
-            }
-            let (max, log) = logOfTiny(columns.n, max: B { table.max(from: first($0)) }) { i in
-                B { vector_load(columns.from(first($0)) + i &* vectorBytes) }
-            }
-            max.forEach(log.high, log.low) { v, max, log, low in
-                table.set(op, from: first(v), LogResult(max: max, log: log, low: low))
-            }
-            column &+= B.count &* lanes
+            let end = min(column &+ 4 &* lanes, columns.count)
+            #if SWIFTMAX_BASELINE && arch(x86_64)
+                // For a CPU as old as that it is not worth the size.
+                let isDone = false
+            #else
+                let last = (columns.count &- 1) & ~(lanes &- 1)
+                let x = TinyQuad(
+                    columns.from(column), columns.from(min(column &+ lanes, last)),
+                    columns.from(min(column &+ 2 &* lanes, last)),
+                    columns.from(min(column &+ 3 &* lanes, last)),
+                    stride: vectorBytes)
+                let max = Quad { table.max(from: min(column &+ $0 &* lanes, last)) }
+                let isDone = last > 0 && setTinyResults(op, x, columns.n, max, column, table)
+            #endif
+            if !isDone { setTinyResults(op, columns, column, end, table) }
+            column = end
         }
+    }
+
+    /// Those of the slices from `first` to `end`, one vector after another.
+    @inline(never)
+    private func setTinyResults(
+        _ op: Operation, _ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTable
+    ) {
+        var column = first
+        while column < end {
+            let elements = columns.from(column)
+            let max = Single(repeating: table.max(from: column))
+            // That of 0 for the maximum, even an infinite one.
+            let (largest, log) = logOfTiny(columns.n) {
+                Single(repeating: vector_load(elements + $0 &* vectorBytes))
+            } _: { x in
+                let d = x.map(max) { vector_if_equal($0, $1, splat(0), $0 - $1) }
+                // Large beside a difference below `leastDifference`, and not a number beside an infinite one, whose exponential is
+                // 0 whatever this is; but it must be finite.
+                let error = BundlePair(d, of: x, max).low.map { maximum(vector_min(splat(1), $0), splat(-1)) }
+                return tinyExponential(d.map { maximum($0, splat(leastDifference)) }, error: error)
+            }
+            table.set(
+                op, from: column, LogResult(max: largest.value, log: log.high.value, low: log.low.value))
+            column &+= lanes
+        }
+    }
+
+    /// Those of four vectors, for the places from `slice` on. False if an element is not finite, or its exponential next to nothing.
+    @inline(never)
+    @_optimize(speed)
+    func setTinyResults(
+        _ op: Operation, _ x: TinyQuad, _ n: Int, _ max: Quad, _ slice: Int, _ table: SliceTable
+    ) -> Bool {
+        var least = splat(0)
+        @inline(__always)
+        func exponential(_ x: Quad) -> BundlePair<Quad> {
+            let d = x.map(max) { $0 - $1 }
+            least = vector_min(least, vector_min(vector_min(d.a, d.b), vector_min(d.c, d.d)))
+            return tinyExponential(d, error: BundlePair(d, of: x, max).low)
+        }
+        let (largest, log) = logOfTiny(n, x.element, exponential)
+        let sum = (log.high.a + log.high.b) + (log.high.c + log.high.d)
+        if !vector_all_within(least, sum - sum, splat(-leastDifference)) { return false }
+        largest.forEach(log.high, log.low) { v, max, log, low in
+            table.set(op, from: slice &+ v &* lanes, LogResult(max: max, log: log, low: low))
+        }
+        return true
+    }
+
+    /// The least x - max whose exponential is more than 0, as for a `Shift` of 0.
+    @inline(__always) private var leastDifference: Element { (0.25 - (exponentBias + spareExponent)) * ln2 }
+
+    /// exp(d + error) times 2^`spareExponent`.
+    @inline(__always)
+    private func tinyExponential<B: Bundle>(_ d: B, error: B) -> BundlePair<B> {
+        let magic = splat(roundingMagic + (exponentBias + spareExponent))
+        let biased = d.map { vector_fma($0, splat(log2e), magic) }
+        let tail = expTail(d, biased.map { $0 - magic }, error: error)
+        let power = biased.map(vector_exponent_from_mantissa)
+        let high = tail.fma(power, power)
+        return BundlePair(high: high, low: tail.fma(power, power.map(high) { $0 - $1 }))
     }
 
     /// log(sum(exp(x - max))), one slice per lane; and the maximum, or NaN.
+    ///
+    /// - Parameter exponential: exp(x - max) times 2^`spareExponent`.
     @inline(__always)
     private func logOfTiny<B: Bundle>(
-        _ n: Int, max: B, _ element: (Int) -> B
+        _ n: Int, _ element: (Int) -> B, _ exponential: (_ x: B) -> BundlePair<B>
     ) -> (max: B, log: BundlePair<B>) {
-        // As for a `Shift` of 0.
-        let bias = exponentBias + spareExponent
-        let (magic, low) = (splat(roundingMagic + bias), splat((0.25 - bias) * ln2))
-        /// exp(x - max) times 2^`spareExponent`; that of 0 for the maximum, even an infinite one.
-        @inline(__always)
-        func exponential(_ x: B) -> BundlePair<B> {
-            let difference = BundlePair(
-                x.map(max) { vector_if_equal($0, $1, splat(0), $0 - $1) }, of: x, max)
-            let d = difference.high.map { maximum($0, low) }
-            // Large beside a difference below `low`, and not a number beside an infinite one, whose exponential is 0 whatever
-            // this is; but it must be finite.
-            let error = difference.low.map { maximum(vector_min(splat(1), $0), splat(-1)) }
-            let biased = d.map { vector_fma($0, splat(log2e), magic) }
-            let tail = expTail(d, biased.map { $0 - magic }, error: error)
-            let power = biased.map(vector_exponent_from_mantissa)
-            let high = tail.fma(power, power)
-            return BundlePair(high: high, low: tail.fma(power, power.map(high) { $0 - $1 }))
-        }
         // Of each element and the largest before it the smaller is taken, so that one maximum is left: or NaN, which each of
         // the two passes on if it is the first.
         var largest = element(0)

@@ -19,9 +19,46 @@ import CVector
     }
 
     /// A vector of slices: where its elements are, and where its results go.
-    private struct TinyPlace {
+    struct TinyPlace {
         let x: UnsafeRawPointer
         let out: UnsafeMutableRawPointer
+
+        /// Writes its results as those of longer slices.
+        @inline(never)
+        func writeLongWay(_ op: Operation, _ xStride: Int, _ outStride: Int, _ n: Int, _ scratch: Scratch) {
+            forwardTiles(
+                op, .own, x, xStride, out, outStride, lanes, swiftmax_single_group(), n, scratch,
+                streaming: false, next: .nothing)
+        }
+    }
+
+    /// The vectors of the columns of some groups. The last of a group may overlap the one before.
+    struct TinyPlaces {
+        private let x: UnsafeRawPointer
+        private let out: UnsafeMutableRawPointer
+        private let columns: Int
+        private let groups: swiftmax_groups
+        private var (group, column) = (0, 0)
+
+        @inline(__always)
+        init(
+            _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ columns: Int, _ groups: swiftmax_groups
+        ) {
+            (self.x, self.out, self.columns, self.groups) = (x, out, columns, groups)
+        }
+
+        @inline(__always) var isEmpty: Bool { group == groups.count }
+
+        @inline(__always)
+        mutating func next() -> TinyPlace {
+            let first = min(column, columns &- lanes)
+            let place = TinyPlace(
+                x: (x + group &* groups.input_stride).element(first),
+                out: (out + group &* groups.out_stride).element(first))
+            column &+= lanes
+            if column >= columns { (group, column) = (group &+ 1, 0) }
+            return place
+        }
     }
 
     /// As `forwardColumns`, for those that `areTinySoftmax`. Results are not streamed, which was no faster beyond the caches.
@@ -33,38 +70,18 @@ import CVector
     ) {
         @inline(__always)
         func write(_ n: Int) {
-            var (group, column) = (0, 0)
-            @inline(__always)
-            func next() -> TinyPlace {
-                let first = min(column, columns &- lanes)
-                let place = TinyPlace(
-                    x: (x + group &* groups.input_stride).element(first),
-                    out: (out + group &* groups.out_stride).element(first))
-                column &+= lanes
-                if column >= columns { (group, column) = (group &+ 1, 0) }
-                return place
-            }
-            while group < groups.count {
-                let a = next()
-                let b = group < groups.count ? next() : a
+            var places = TinyPlaces(x, out, columns, groups)
+            while !places.isEmpty {
+                let a = places.next()
+                let b = places.isEmpty ? a : places.next()
                 if !writeTinySoftmax(n, a, b, xStride, outStride) {
-                    writeUnusualSoftmax(a, xStride, outStride, n, scratch)
-                    if b.out != a.out { writeUnusualSoftmax(b, xStride, outStride, n, scratch) }
+                    a.writeLongWay(.softmax, xStride, outStride, n, scratch)
+                    if b.out != a.out { b.writeLongWay(.softmax, xStride, outStride, n, scratch) }
                 }
             }
         }
         // Two elements as a constant; of three the last is taken twice, and not counted.
         if n == 2 { write(2) } else { write(max(3, n)) }
-    }
-
-    /// Writes the softmax of a vector of slices as that of longer ones.
-    @inline(never)
-    private func writeUnusualSoftmax(
-        _ place: TinyPlace, _ xStride: Int, _ outStride: Int, _ n: Int, _ scratch: Scratch
-    ) {
-        forwardTiles(
-            .softmax, .own, place.x, xStride, place.out, outStride, lanes, swiftmax_single_group(), n,
-            scratch, streaming: false, next: .nothing)
     }
 
     /// Writes the softmax of two vectors of slices. False where one has a maximum that must be taken off first, or is not a

@@ -348,15 +348,20 @@ SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b)
     return __builtin_popcount(vector_equal_lanes(a, b));
 }
 
-#if defined(__AVX2__) && defined(SWIFTMAX_FLOAT32)
+#if defined(SWIFTMAX_FLOAT32)
 /// Whether in all lanes `least` is at least -limit and `largest` at most limit.
 SWIFTMAX_INLINE bool vector_all_within(swiftmax_vector least, swiftmax_vector largest,
                                        swiftmax_vector limit) {
 #if defined(__AVX512F__)
     __mmask16 above = _mm512_cmp_ps_mask((__m512)least, (__m512)-limit, _CMP_GE_OQ);
     return _mm512_mask_cmp_ps_mask(above, (__m512)largest, (__m512)limit, _CMP_LE_OQ) == 0xffff;
-#else
+#elif defined(__AVX2__)
     return _mm256_movemask_ps((__m256)((least >= -limit) & (largest <= limit))) == 0xff;
+#else
+    bool all = true;
+    for (int i = 0; i < SWIFTMAX_LANES; i++)
+        all &= least[i] >= -limit[i] && largest[i] <= limit[i];
+    return all;
 #endif
 }
 #endif
