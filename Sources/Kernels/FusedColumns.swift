@@ -30,7 +30,7 @@ struct FusedColumns {
     let groups: swiftmax_groups
     let n: Int
 
-    /// Whether those of an operation are: of log_softmax not so many that four vectors of a row can be taken side by side.
+    /// Whether those of an operation are: of log_softmax where four vectors of a row cannot be taken side by side.
     func areFused(_ op: Operation, _ distance: Distance) -> Bool {
         #if SWIFTMAX_BASELINE && arch(x86_64)
             // For a CPU as old as that it is not worth the size.
@@ -38,8 +38,11 @@ struct FusedColumns {
         #else
             if columns < lanes || !fitFirstCache { return false }
             if op == .softmax { return n <= longestFused(distance) && !(areInPlace && columns % lanes != 0) }
-            #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-                return n <= virtualLanes && columns < 4 &* lanes && !areInPlace
+            #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+                // A part of a vector at their end would be a panel of its own.
+                let endInPart = columns % lanes > 0 && columns < 16 &* lanes && n >= 4 && n <= 8
+                let longest = distance == .memory ? virtualLanes : 10 &* virtualLanes
+                return (columns < 4 &* lanes && n <= longest || endInPart) && !areInPlace
             #else
                 return false
             #endif
@@ -119,7 +122,7 @@ struct FusedColumns {
 
     /// Writes the gradients.
     func write(_ op: Operation, ahead: Int, _ scratch: Scratch) {
-        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
             if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
         #endif
         #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
@@ -128,7 +131,7 @@ struct FusedColumns {
         if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
     }
 
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
         /// Those of log_softmax.
         @inline(never)
         private func writeLogSoftmax(ahead: Int, _ scratch: Scratch) {
@@ -140,7 +143,12 @@ struct FusedColumns {
                     result = BackwardResult(
                         shortSum(.logSoftmax, place.g, place.y, min(n, 8), ahead: ahead))
                 } else {
-                    setShortLogSoftmaxBackwardSums(tile(place, ahead: ahead), scratch.table, 0)
+                    let tile = tile(place, ahead: ahead)
+                    if n <= virtualLanes {
+                        setShortLogSoftmaxBackwardSums(tile, scratch.table, 0)
+                    } else {
+                        setSums(.logSoftmax, tile, scratch.table, 0, scratch)
+                    }
                     result = BackwardResult(scratch.table.sum(from: 0))
                 }
                 if !result.isOrdinary { return false }

@@ -198,11 +198,14 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let columns = readsAlternate ? columnDimension(work, from: fewColumns, apart: 2) : neighbors
     if columns >= 0 && areColumns(work, columns) {
         work.takeColumns(columns)
-        let leavesCaches = elements &* work.wideBytes >= work.leastPastCaches
+        let bytes = elements &* work.wideBytes
+        let leavesCaches = bytes >= work.leastPastCaches
         work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
         let lastCache = work.kernels.pointee.last_cache
+        let isInMemory = leavesCaches || bytes >= 3 &* columnStreamingBytes
         let isNear = !work.hasSoonLastCache && elements &* work.elementBytes <= nearColumnBytes
-        work.far = leavesCaches ? Int32(SWIFTMAX_IN_MEMORY) : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
+        work.far =
+            isInMemory ? Int32(SWIFTMAX_IN_MEMORY) : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
         let most =
             leavesCaches && work.areTakenAsRows
             ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
