@@ -39,7 +39,9 @@ func forwardTiles(
     let (panel, bytes) = keeps ? (kept.powers, panelBytes) : (kept.tails, 2 &* panelBytes)
     // In fours, as they are copied and written.
     let vectors = bytes / columnBytes
-    let most = streaming ? SliceTable.batch : min(SliceTable.batch, max(64, nearElements / n & ~63))
+    // Rows that share the sets of a cache are better read as far as they go.
+    let isWide = streaming || !keeps && spacing(of: xStride, way: 4096) == 4096
+    let most = isWide ? SliceTable.batch : min(SliceTable.batch, max(64, nearElements / n & ~63))
     let width = min(most, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
     // Whole groups, as many as stay near. Results of reductions have no gaps.
     let filled = (columns &+ lanes &- 1) & ~(lanes &- 1)
