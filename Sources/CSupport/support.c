@@ -11,7 +11,7 @@
 #include <cpuid.h>
 #endif
 
-static swiftmax_kernels kernels[2];
+static swiftmax_kernels kernels[3];
 static int32_t isa;
 static int32_t threads;
 
@@ -57,13 +57,13 @@ int32_t support_has_avx512(void) {
 #endif
 }
 
-int32_t support_is_amd(void) {
+int32_t support_amd_family(void) {
 #if defined(__x86_64__)
     unsigned a, b, c, d;
-    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx;
-#else
-    return 0;
+    if (__get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && __get_cpuid(1, &a, &b, &c, &d))
+        return (int32_t)((a >> 8 & 0xf) + (a >> 20 & 0xff));
 #endif
+    return 0;
 }
 
 /// The quota of the control group in whole processors, rounded up; 0 if there is none.

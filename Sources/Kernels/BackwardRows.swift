@@ -21,13 +21,16 @@ struct Operand {
 
 // MARK: Sums
 
-/// Leaves the lane sums of the first block of each row, `rows` of them with `n` elements.
-@inline(__always)
-func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
-    for r in 0..<rows {
-        let (g, y) = (g.from(r).address, y.from(r).address)
-        #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
-            var sum = RowSum()
+#if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+    /// Leaves the lane sums of the first block of each row, `rows` of them with `n` elements.
+    @inline(__always)
+    private func blockSums<Part: RowSumPart>(
+        _ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums,
+        as: RowSum<Part>.Type
+    ) {
+        for r in 0..<rows {
+            let (g, y) = (g.from(r).address, y.from(r).address)
+            var sum = RowSum<Part>()
             var i = 0
             while i &+ virtualLanes <= n {
                 sum.add(op, g.element(i), y.element(i))
@@ -35,7 +38,23 @@ func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
             }
             if i < n { sum.add(op, g.element(i), y.element(i), n &- i) }
             sum.leave(in: laneSums.row(r))
-        #else
+        }
+    }
+#endif
+
+/// The same, eight elements at a time if `eights`, where a kernel can.
+@inline(__always)
+func blockSums(
+    _ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums, eights: Bool
+) {
+    #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+            if eights { return blockSums(op, g, y, rows, n, laneSums, as: RowSum<EightSums>.self) }
+        #endif
+        blockSums(op, g, y, rows, n, laneSums, as: RowSum<OwnSums>.self)
+    #else
+        for r in 0..<rows {
+            let (g, y) = (g.from(r).address, y.from(r).address)
             var firstLane = 0
             while firstLane < virtualLanes {
                 var sum = LaneSum()
@@ -48,8 +67,8 @@ func blockSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
                 laneSums.row(r).set(firstLane: firstLane, sum.pair)
                 firstLane &+= lanes
             }
-        #endif
-    }
+        }
+    #endif
 }
 
 /// As `blockSums`, for rows that one vector holds.
@@ -76,31 +95,35 @@ func shortSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
 }
 
 @inline(never)
-func softmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
+func softmaxBackwardSums(
+    _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums, eights: Bool
+) {
     if n < lanes {
         shortSums(.softmax, g, y, rows, n, laneSums)
     } else {
-        blockSums(.softmax, g, y, rows, n, laneSums)
+        blockSums(.softmax, g, y, rows, n, laneSums, eights: eights)
     }
 }
 
 @inline(never)
-func logSoftmaxBackwardSums(_ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
+func logSoftmaxBackwardSums(
+    _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums, eights: Bool
+) {
     if n < lanes {
         shortSums(.logSoftmax, g, y, rows, n, laneSums)
     } else {
-        blockSums(.logSoftmax, g, g, rows, n, laneSums)
+        blockSums(.logSoftmax, g, g, rows, n, laneSums, eights: eights)
     }
 }
 
 @inline(__always)
 func backwardSums(
-    _ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums
+    _ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums, eights: Bool
 ) {
     if op == .softmax {
-        softmaxBackwardSums(g, y, rows, n, laneSums)
+        softmaxBackwardSums(g, y, rows, n, laneSums, eights: eights)
     } else {
-        logSoftmaxBackwardSums(g, y, rows, n, laneSums)
+        logSoftmaxBackwardSums(g, y, rows, n, laneSums, eights: eights)
     }
 }
 
@@ -108,7 +131,7 @@ func backwardSums(
 @inline(never)
 func rowSum(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ n: Int, scale: Double,
-    _ scratch: Scratch
+    _ scratch: Scratch, eights: Bool
 ) -> GradientSum {
     var source = g
     var plain = 0.0
@@ -123,7 +146,8 @@ func rowSum(
         }
     }
     backwardSums(
-        op, Operand(address: source, stride: 0), Operand(address: y, stride: 0), 1, n, scratch.laneSums)
+        op, Operand(address: source, stride: 0), Operand(address: y, stride: 0), 1, n, scratch.laneSums,
+        eights: eights)
     scratch.table.setTotals(1, scratch.laneSums)
     let total = scratch.table.total(0)
     return GradientSum(
@@ -269,11 +293,12 @@ func writeBackward(
 /// The backward operation on `rows` slices.
 func backwardRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool, far: Bool
+    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool, far: Bool, eights: Bool
 ) {
     if areTinyGradients(n) { return backwardTinyRows(op, g, y, out, outStride, rows, n, scratch) }
     if n > block {
-        backwardLongRows(op, g, y, out, outStride, rows, n, scratch, streaming: streaming)
+        backwardLongRows(
+            op, g, y, out, outStride, rows, n, scratch, streaming: streaming, eights: eights)
         return
     }
     // Short rows in phases, as in `forwardRows`.
@@ -284,10 +309,11 @@ func backwardRows(
     while first < rows {
         let count = min(batch, rows &- first)
         let (g, y, out) = (g.from(first), y.from(first), out + first &* outStride)
-        backwardSums(op, g, y, count, n, scratch.laneSums)
+        backwardSums(op, g, y, count, n, scratch.laneSums, eights: eights)
         table.setTotals(count, scratch.laneSums)
         if !table.setBackwardResults(count) {
-            backwardLongRows(op, g, y, out, outStride, count, n, scratch, streaming: false)
+            backwardLongRows(
+                op, g, y, out, outStride, count, n, scratch, streaming: false, eights: eights)
         } else {
             writeBackward(op, g, y, out, outStride, count, n, table, streaming: streaming)
         }
@@ -316,7 +342,7 @@ func wholeOctets(_ rows: Int) -> Int { rows < 8 ? rows : rows & ~7 }
 @inline(never)
 func backwardLongRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool
+    _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool, eights: Bool
 ) {
     for row in 0..<rows {
         let (g, y) = (g.from(row).address, y.from(row).address)
@@ -325,7 +351,8 @@ func backwardLongRows(
             @inline(__always)
             func blockSum(_ first: Int) -> GradientSum {
                 rowSum(
-                    op, g.element(first), y.element(first), min(block, n &- first), scale: scale, scratch)
+                    op, g.element(first), y.element(first), min(block, n &- first), scale: scale, scratch,
+                    eights: eights)
             }
             var sum = blockSum(0)
             var first = block

@@ -43,20 +43,36 @@ extension LaneSum {
 
 #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
     /// A part of the running sums of a row.
+    protocol RowSumPart {
+        static var width: Int { get }
+
+        init()
+
+        /// Adds the products of elements in memory, or those of g alone.
+        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer)
+
+        /// The same of the first `count` or, if there are fewer, all.
+        mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int)
+
+        /// Leaves the sums for the tree.
+        static func leave(_ a: Self, _ b: Self, _ c: Self, _ d: Self, in laneSums: LaneSums)
+    }
+
     #if SWIFTMAX_FLOAT32
-        private struct SumPart {
-            /// Half of a register or less: AMD's Zen 4 converts floats in memory fastest by fours.
-            var sum = swiftmax_quarter(repeating: 0)
+        /// Half of a register or less: AMD's Zen 4 converts floats in memory fastest by fours.
+        struct FourSums: RowSumPart {
+            private var sums = swiftmax_quarter(repeating: 0)
 
             static var width: Int { @inline(__always) get { 4 } }
 
-            /// Adds the products of elements in memory, or those of g alone.
+            @inline(__always)
+            init() {}
+
             @inline(__always)
             mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
                 add(op, quarter_widen(g), quarter_widen(y))
             }
 
-            /// The same of the first `count` or, if there are fewer, all.
             @inline(__always)
             mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
                 add(op, quarter_widen_partial(g, count), quarter_widen_partial(y, count))
@@ -65,14 +81,26 @@ extension LaneSum {
             @inline(__always)
             private mutating func add(_ op: Operation, _ g: swiftmax_quarter, _ y: swiftmax_quarter) {
                 // By FMA in any case: Zen adds on the units that it converts on.
-                sum = quarter_fma(g, op == .softmax ? y : swiftmax_quarter(repeating: 1), sum)
+                sums = quarter_fma(g, op == .softmax ? y : swiftmax_quarter(repeating: 1), sums)
+            }
+
+            @inline(__always)
+            static func leave(
+                _ a: FourSums, _ b: FourSums, _ c: FourSums, _ d: FourSums, in laneSums: LaneSums
+            ) {
+                laneSums.set(quarter_add(a.sums, c.sums), quarter_add(b.sums, d.sums))
             }
         }
+
+        typealias OwnSums = FourSums
     #else
-        private struct SumPart {
-            var sum = LaneSum()
+        struct OwnSums: RowSumPart {
+            private var sum = LaneSum()
 
             static var width: Int { @inline(__always) get { lanes } }
+
+            @inline(__always)
+            init() {}
 
             @inline(__always)
             mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
@@ -84,28 +112,70 @@ extension LaneSum {
                 let present = min(count, lanes)
                 sum.add(op, load(g, present), load(y, present))
             }
+
+            @inline(__always)
+            static func leave(
+                _ a: OwnSums, _ b: OwnSums, _ c: OwnSums, _ d: OwnSums, in laneSums: LaneSums
+            ) {
+                laneSums.set(firstLane: 0, a.sum.pair)
+                if width < virtualLanes { laneSums.set(firstLane: width, b.sum.pair) }
+            }
+        }
+    #endif
+
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+        /// A whole register.
+        struct EightSums: RowSumPart {
+            private var sums = swiftmax_octet(repeating: 0)
+
+            static var width: Int { @inline(__always) get { 8 } }
+
+            @inline(__always)
+            init() {}
+
+            @inline(__always)
+            mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer) {
+                add(op, octet_widen(g), octet_widen(y))
+            }
+
+            @inline(__always)
+            mutating func add(_ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ count: Int) {
+                add(op, octet_widen_partial(g, count), octet_widen_partial(y, count))
+            }
+
+            @inline(__always)
+            private mutating func add(_ op: Operation, _ g: swiftmax_octet, _ y: swiftmax_octet) {
+                sums = octet_fma(g, op == .softmax ? y : swiftmax_octet(repeating: 1), sums)
+            }
+
+            @inline(__always)
+            static func leave(
+                _ a: EightSums, _ b: EightSums, _ c: EightSums, _ d: EightSums, in laneSums: LaneSums
+            ) {
+                laneSums.address.storeBytes(of: octet_add(a.sums, b.sums), as: swiftmax_octet.self)
+            }
         }
     #endif
 
     /// The running sums of the virtual lanes of a row, side by side.
-    struct RowSum {
-        private var a = SumPart()
-        private var b = SumPart()
-        private var c = SumPart()
-        private var d = SumPart()
+    struct RowSum<Part: RowSumPart> {
+        private var a = Part()
+        private var b = Part()
+        private var c = Part()
+        private var d = Part()
 
-        private static var parts: Int { @inline(__always) get { virtualLanes / SumPart.width } }
+        private static var parts: Int { @inline(__always) get { virtualLanes / Part.width } }
 
         @inline(__always)
         init() {}
 
         @inline(__always)
-        private mutating func forEachPart(_ body: (inout SumPart, _ first: Int) -> Void) {
+        private mutating func forEachPart(_ body: (inout Part, _ first: Int) -> Void) {
             body(&a, 0)
-            if RowSum.parts > 1 { body(&b, SumPart.width) }
+            if RowSum.parts > 1 { body(&b, Part.width) }
             if RowSum.parts > 2 {
-                body(&c, 2 &* SumPart.width)
-                body(&d, 3 &* SumPart.width)
+                body(&c, 2 &* Part.width)
+                body(&d, 3 &* Part.width)
             }
         }
 
@@ -121,15 +191,8 @@ extension LaneSum {
             forEachPart { if count > $1 { $0.add(op, g.element($1), y.element($1), count &- $1) } }
         }
 
-        /// Leaves the sums for the tree.
         @inline(__always)
-        mutating func leave(in laneSums: LaneSums) {
-            #if SWIFTMAX_FLOAT32
-                laneSums.set(quarter_add(a.sum, c.sum), quarter_add(b.sum, d.sum))
-            #else
-                forEachPart { laneSums.set(firstLane: $1, $0.sum.pair) }
-            #endif
-        }
+        func leave(in laneSums: LaneSums) { Part.leave(a, b, c, d, in: laneSums) }
     }
 #endif
 

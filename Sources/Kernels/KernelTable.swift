@@ -40,10 +40,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     kernels.pointee.exact_log = { sum, max in logOfExact(sum!.pointee, max: max) }
 
     kernels.pointee.backward_rows = {
-        op, g, gStride, y, yStride, out, outStride, rows, n, scratch, streaming, far in
+        op, g, gStride, y, yStride, out, outStride, rows, n, scratch, streaming, far, eights in
         backwardRows(
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
-            out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0, far: far != 0)
+            out!, outStride, rows, n, Scratch(address: scratch!), streaming: streaming != 0, far: far != 0,
+            eights: eights != 0)
     }
     kernels.pointee.backward_columns = {
         op, g, gStride, y, yStride, out, outStride, columns, groups, n, next, scratch, streaming, distance in
@@ -52,11 +53,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             out!, outStride, columns, groups, n, next: next, Scratch(address: scratch!),
             streaming: streaming != 0, Distance(rawValue: distance)!)
     }
-    kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch in
+    kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch, eights in
         let scratch = Scratch(address: scratch!)
         stats!.pointee =
             rowSum(
-                Operation(op), g!, y!, n, scale: knownScale?.pointee ?? 1, scratch
+                Operation(op), g!, y!, n, scale: knownScale?.pointee ?? 1, scratch, eights: eights != 0
             ).first
     }
     kernels.pointee.merge_sums = { blocks, count, stats in

@@ -20,7 +20,7 @@
         _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
         _ scratch: Scratch, _ laneSums: LaneSums
     ) {
-        var sum = RowSum()
+        var sum = RowSum<OwnSums>()
         var i = first
         while i &+ virtualLanes <= end {
             sum.add(op, backwards(g, i, width: virtualLanes), backwards(y, i, width: virtualLanes))

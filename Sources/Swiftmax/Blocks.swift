@@ -80,7 +80,8 @@ func runBlockStats(
         } else {
             let y = work.blockElements(1, start, end, packs)
             work.kernels.pointee.row_sum(
-                work.op, x, y, end &- start, work.known, stats, packs.kernel)
+                work.op, x, y, end &- start, work.known, stats, packs.kernel,
+                work.kernels.pointee.eights)
         }
     }
 }

@@ -56,7 +56,7 @@ extension Work {
         } else {
             kernels.pointee.backward_rows(
                 op, a.address, a.stride, b.address, b.stride, out.address, out.stride, rows, n, scratch,
-                streaming, far)
+                streaming, far, kernels.pointee.eights)
         }
     }
 

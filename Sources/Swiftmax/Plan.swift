@@ -124,7 +124,8 @@ private func runFewRows(
             op, a, rowStride(x), out, rowStride(output), rows, n, scratch, 0, 0, swiftmax_next())
     } else {
         kernels.backward_rows(
-            op, a, rowStride(x), b, rowStride(arrays.1), out, rowStride(output), rows, n, scratch, 0, 0)
+            op, a, rowStride(x), b, rowStride(arrays.1), out, rowStride(output), rows, n, scratch, 0, 0,
+            kernels.eights)
     }
     return true
 }
@@ -210,6 +211,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
             leavesCaches && work.areTakenAsRows
             ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
         work.unitSlices = min(work.across.size(0), unitColumns(work, elements, most: most))
+        if areNarrow(work) { work.kernels = narrowKernels() }
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
@@ -313,6 +315,14 @@ private func areColumns(_ work: Work, _ dimension: Int) -> Bool {
     }
     let isOwn = work.isWide && work.batch.stride(dimension, 0) == work.elementBytes
     return isOwn || work.n <= Int(SWIFTMAX_BLOCK)
+}
+
+/// Whether gradients of columns are better taken by vectors of 8 than by a part of one of 16: those that are fused, so that
+/// no part of a vector is stored; of log_softmax one vector alone.
+private func areNarrow(_ work: Work) -> Bool {
+    if work.kind == .forward || !work.isWide || work.wideBytes != 4 || work.n > 160 { return false }
+    let (columns, isSoftmax) = (work.across.size(0), work.op == Int32(SWIFTMAX_OP_SOFTMAX))
+    return columns >= 8 && columns < (isSoftmax ? 16 : 9) && narrowKernels().pointee.backward_columns != nil
 }
 
 /// The dimension of the batch along which slices lie nearest to each other, if nearer than their own elements do, or -1.

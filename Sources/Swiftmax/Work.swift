@@ -11,7 +11,7 @@ struct Work {
     let op: Int32
     let dtype: Int32
     let elementBytes: Int
-    let kernels: UnsafePointer<swiftmax_kernels>
+    var kernels: UnsafePointer<swiftmax_kernels>
     /// How many of the operands are inputs; the output follows them, and then the mask.
     let inputs: Int
     let data:

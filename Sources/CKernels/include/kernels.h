@@ -110,6 +110,8 @@ enum { SWIFTMAX_NEAR = 0, SWIFTMAX_FAR = 1, SWIFTMAX_IN_MEMORY = 2, SWIFTMAX_SOO
 typedef struct swiftmax_kernels {
     /// What is found in the last cache of this CPU: SWIFTMAX_FAR or SWIFTMAX_SOON.
     int32_t last_cache;
+    /// Whether this CPU widens eight floats at a time rather than twice four: for `eights` of the functions.
+    int32_t eights;
 
     /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
     /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
@@ -142,7 +144,7 @@ typedef struct swiftmax_kernels {
     void (*backward_rows)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                           const void *output, intptr_t output_stride, void *grad_input,
                           intptr_t grad_input_stride, intptr_t rows, intptr_t n, void *scratch,
-                          int32_t streaming, int32_t far);
+                          int32_t streaming, int32_t far, int32_t eights);
     void (*backward_columns)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
@@ -162,7 +164,7 @@ typedef struct swiftmax_kernels {
                                       intptr_t n, void *scratch, int32_t streaming);
     /// The sum of one block of a row that is shared out; `known_scale` null for 1.
     void (*row_sum)(int32_t op, const void *grad_output, const void *output, intptr_t n,
-                    const double *known_scale, swiftmax_stats *stats, void *scratch);
+                    const double *known_scale, swiftmax_stats *stats, void *scratch, int32_t eights);
     /// The sum of a row from those of its blocks, in order. Returns 1 if the blocks must be read again with
     /// stats->max as `known_scale`, else 0.
     int32_t (*merge_sums)(const swiftmax_stats *blocks, intptr_t count, swiftmax_stats *stats);

@@ -95,7 +95,8 @@ SWIFTMAX_INLINE void support_stream_fence(void) {
 
 // MARK: State of the process
 
-/// The tables of the kernels in use, float32 and float64, valid once `support_isa` is not 0.
+/// The tables of the kernels in use, float32 and float64, valid once `support_isa` is not 0; and of float32
+/// kernels with vectors half as wide.
 swiftmax_kernels *support_kernels(void);
 /// 1 + the index of the kernel set in use; 0 before the first call.
 int32_t *support_isa(void);
@@ -105,8 +106,8 @@ int32_t *support_threads(void);
 /// Whether this CPU runs AVX2 and FMA (Haswell), and AVX-512 as of Skylake.
 int32_t support_has_avx2(void);
 int32_t support_has_avx512(void);
-/// Whether it is one of AMD, whose last caches answer in two thirds of the time of Intel's.
-int32_t support_is_amd(void);
+/// The family of one of AMD, whose last caches answer in two thirds of the time of Intel's, else 0.
+int32_t support_amd_family(void);
 
 /// Processors this process may use: its affinity, cut to the quota of its control group; at least 1.
 int32_t support_processors(void);

@@ -230,6 +230,19 @@ typedef double swiftmax_octet __attribute__((ext_vector_type(8)));
 SWIFTMAX_INLINE swiftmax_octet octet_add(swiftmax_octet a, swiftmax_octet b) {
     return a + b;
 }
+SWIFTMAX_INLINE swiftmax_octet octet_fma(swiftmax_octet a, swiftmax_octet b, swiftmax_octet c) {
+    return __builtin_elementwise_fma(a, b, c);
+}
+#if defined(__AVX512F__)
+/// As those of quarters.
+SWIFTMAX_INLINE swiftmax_octet octet_widen(const void *floats) {
+    return (swiftmax_octet)_mm512_cvtps_pd(_mm256_loadu_ps(floats));
+}
+SWIFTMAX_INLINE swiftmax_octet octet_widen_partial(const void *floats, intptr_t count) {
+    __mmask8 mask = count < 8 ? (__mmask8)((1 << count) - 1) : (__mmask8)-1;
+    return (swiftmax_octet)_mm512_cvtps_pd(_mm256_maskz_loadu_ps(mask, floats));
+}
+#endif
 SWIFTMAX_INLINE swiftmax_octet octet_subtract(swiftmax_octet a, swiftmax_octet b) {
     return a - b;
 }
