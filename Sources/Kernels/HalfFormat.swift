@@ -16,11 +16,6 @@
             self = elements == Int32(SWIFTMAX_ELEMENTS_FLOAT16) ? .float16 : .bfloat16
         }
 
-        /// What makes the product of any two exact in Float. That of the least bfloat16, 2^-133, with itself is the least Float,
-        /// multiplied by this. If a product is too large then, above 2^11, the sum is not finite, and is taken again from floats.
-        @inline(__always)
-        var productScale: Element { self == .float16 ? 1 : 0x1p117 }
-
         @inline(__always)
         func widen(_ halves: swiftmax_half_words) -> Vector {
             self == .float16 ? vector_from_halves(halves) : vector_from_bfloats(halves)

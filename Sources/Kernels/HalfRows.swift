@@ -7,6 +7,10 @@
     import CKernels
     import CVector
 
+    /// What makes the product of any two bfloat16 exact in Float: that of the least, 2^-133, with itself is the least Float then. If
+    /// one is too large, above 2^11, the sum is not finite.
+    private var bfloatProductScale: Element { 0x1p117 }
+
     extension HalfFormat {
         @inline(__always)
         func loadQuad(_ row: UnsafeRawPointer, _ index: Int) -> Quad {
@@ -17,16 +21,21 @@
         }
 
         /// As `blockSums`, of elements first..<end of one row.
+        ///
+        /// - Parameter scale: the scale of products in Float; nil for those in Double, which take twice as long to widen.
         @inline(__always)
-        func sum(
+        private func sum(
             _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
-            _ laneSums: LaneSums
+            _ laneSums: LaneSums, scale: Element?
         ) {
             @inline(__always)
             func add(_ i: Int, _ count: Int, to sum: inout LaneSum) {
                 let (g, y) = (load(g, i, count), load(y, i, count))
-                // A product, as a number of its own, is widened once instead of twice.
-                sum.add(.logSoftmax, op == .softmax ? g * (y * splat(productScale)) : g, g)
+                if let scale, op == .softmax {
+                    sum.add(.logSoftmax, g * (y * splat(scale)), g)
+                } else {
+                    sum.add(op, g, y)
+                }
             }
             // A vector holds all virtual lanes or half of them.
             let isHalf = lanes < virtualLanes
@@ -39,9 +48,9 @@
             }
             if i < end { add(i, min(lanes, end &- i), to: &lower) }
             if isHalf && i &+ lanes < end { add(i &+ lanes, end &- i &- lanes, to: &upper) }
-            let scale = splatWide(op == .softmax ? 1 / Double(productScale) : 1)
-            laneSums.set(firstLane: 0, lower.pair.scaled(by: scale))
-            if isHalf { laneSums.set(firstLane: lanes, upper.pair.scaled(by: scale)) }
+            let unscale = splatWide(1 / Double(scale ?? 1))
+            laneSums.set(firstLane: 0, lower.pair.scaled(by: unscale))
+            if isHalf { laneSums.set(firstLane: lanes, upper.pair.scaled(by: unscale)) }
         }
 
         /// The gradients of a row.
@@ -97,13 +106,15 @@
         @inline(never)
         func softmaxSum(
             _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
-            _ laneSums: LaneSums
+            _ laneSums: LaneSums, inDouble: Bool
         ) {
             // With a constant each, as these do little beside the conversion.
             if self == .float16 {
-                HalfFormat.float16.sum(.softmax, g, y, first, end, laneSums)
+                HalfFormat.float16.sum(.softmax, g, y, first, end, laneSums, scale: 1)
+            } else if inDouble {
+                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, laneSums, scale: nil)
             } else {
-                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, laneSums)
+                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, laneSums, scale: bfloatProductScale)
             }
         }
 
@@ -111,7 +122,7 @@
         func logSoftmaxSum(
             _ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ laneSums: LaneSums
         ) {
-            sum(.logSoftmax, g, g, first, end, laneSums)
+            sum(.logSoftmax, g, g, first, end, laneSums, scale: nil)
         }
 
         @inline(never)

@@ -18,25 +18,35 @@
         let table = scratch.table
         let bytes = elements.resultBytes
         let batch = n > block ? 1 : wholeOctets(min(gradientBatch, max(1, gradientBatchBytes / (bytes &* n))))
-        @inline(__always)
-        func addBlock(of row: Int, from first: Int, _ laneSums: LaneSums) {
-            let (g, y, end) = (g.from(row).address, y.from(row).address, min(first &+ block, n))
-            otherSum(op, elements, g, y, first, end, scratch, laneSums)
-        }
         var first = 0
         while first < rows {
             let count = min(batch, rows &- first)
-            for r in 0..<count { addBlock(of: first &+ r, from: 0, scratch.laneSums.row(r)) }
-            table.setTotals(count, scratch.laneSums)
-            var start = block
-            while start < n {
-                let total = table.sum(from: 0)
-                addBlock(of: first, from: start, scratch.laneSums)
-                table.setTotals(1, scratch.laneSums)
-                table.setSum(from: 0, total + table.sum(from: 0))
-                start &+= block
+            /// False where a sum needs care.
+            @inline(__always)
+            func setResults(inDouble: Bool) -> Bool {
+                @inline(__always)
+                func addBlock(of row: Int, from first: Int, _ laneSums: LaneSums) {
+                    let (g, y, end) = (g.from(row).address, y.from(row).address, min(first &+ block, n))
+                    otherSum(op, elements, g, y, first, end, scratch, laneSums, inDouble: inDouble)
+                }
+                for r in 0..<count { addBlock(of: first &+ r, from: 0, scratch.laneSums.row(r)) }
+                table.setTotals(count, scratch.laneSums)
+                var start = block
+                while start < n {
+                    let total = table.sum(from: 0)
+                    addBlock(of: first, from: start, scratch.laneSums)
+                    table.setTotals(1, scratch.laneSums)
+                    table.setSum(from: 0, total + table.sum(from: 0))
+                    start &+= block
+                }
+                return table.setBackwardResults(count)
             }
-            if !table.setBackwardResults(count) { break }
+            // Products of large bfloat16 do not fit in Float.
+            var inDouble = false
+            while !setResults(inDouble: inDouble) {
+                if inDouble { return first }
+                inDouble = true
+            }
             for r in first..<first &+ count {
                 writeOther(
                     op, elements, g.from(r), y.from(r), out + r &* outStride, n,
@@ -52,11 +62,12 @@
     @inline(__always)
     private func otherSum(
         _ op: Operation, _ elements: Elements, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int,
-        _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums
+        _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums, inDouble: Bool
     ) {
         switch (op, elements) {
         #if SWIFTMAX_FLOAT32
-            case (.softmax, .halves(let format)): format.softmaxSum(g, y, first, end, laneSums)
+            case (.softmax, .halves(let format)):
+                format.softmaxSum(g, y, first, end, laneSums, inDouble: inDouble)
             case (_, .halves(let format)): format.logSoftmaxSum(g, first, end, laneSums)
         #endif
         case (.softmax, _): softmaxReversedSum(g, y, first, end, scratch, laneSums)

@@ -355,9 +355,9 @@ extension Work {
 
     fileprivate var hasSoonLastCache: Bool { kernels.pointee.last_cache == Int32(SWIFTMAX_SOON) }
 
-    /// From which size on columns leave the caches, and are written past them where they lie. A last cache that answers soon is better
-    /// filled first, above all with rows that have parts of lines at their ends; those of gradients best in any case, where memory
-    /// takes longer to write them than to read them before.
+    /// From which size on columns are written past the caches where they lie. A last cache that answers soon is filled further first
+    /// (measured on a Zen 5): where gradients are fused, and with rows that have parts of lines at their ends, of which gradients that do
+    /// little for an element are never written past it.
     fileprivate var leastPastCaches: Int {
         let twice = 2 &* columnStreamingBytes
         if !isWide || !hasSoonLastCache { return columnStreamingBytes }

@@ -20,6 +20,9 @@
 #include "_memory.h"
 #include "swiftmax.h"
 
+/// A function for errors, or called once: for size, and out of the way of others.
+#define SWIFTMAX_SELDOM __attribute__((cold))
+
 #define MAX_RANK SWIFTMAX_MAX_RANK
 
 /* Below this many elements a call is shorter than handing the GIL over and back is worth. */
@@ -151,7 +154,7 @@ static int is_masked(PyObject *array) {
     return masked;
 }
 
-static int refuse_masked(const Function *f, const char *name, PyObject *array) {
+SWIFTMAX_SELDOM static int refuse_masked(const Function *f, const char *name, PyObject *array) {
     int masked = is_masked(array);
     if (masked > 0) {
         PyErr_Format(PyExc_TypeError,
@@ -304,7 +307,7 @@ static bool needs_cast(const Call *call, PyArrayObject *array) {
 
 /* ---- Axes and shapes ----------------------------------------------------------------------------- */
 
-static void raise_axis_error(PyObject *axis, int ndim) {
+SWIFTMAX_SELDOM static void raise_axis_error(PyObject *axis, int ndim) {
     /* numpy.exceptions is new in NumPy 1.25. */
     PyObject *module = PyImport_ImportModule("numpy.exceptions");
     if (module == NULL && PyErr_ExceptionMatches(PyExc_ImportError)) {
@@ -414,7 +417,8 @@ static PyObject *shape_tuple(const npy_intp *shape, int ndim) {
 }
 
 /* Raises a ValueError from a format with places for the shape of an array and for another shape. */
-static void raise_shape_error(const char *format, PyArrayObject *array, const npy_intp *shape, int ndim) {
+SWIFTMAX_SELDOM static void raise_shape_error(const char *format, PyArrayObject *array, const npy_intp *shape,
+                                              int ndim) {
     PyObject *first = shape_tuple(PyArray_DIMS(array), PyArray_NDIM(array));
     PyObject *second = shape_tuple(shape, ndim);
     if (first != NULL && second != NULL)
@@ -670,7 +674,7 @@ static int32_t run_kernel(const Call *call, PyArrayObject *result) {
     return f->kernel(operands, &out, call->axes, call->axis_count, where_or_null);
 }
 
-static int raise_status(const Function *f, int32_t status) {
+SWIFTMAX_SELDOM static int raise_status(const Function *f, int32_t status) {
     PyErr_Format(status == SWIFTMAX_OUT_OF_MEMORY ? PyExc_MemoryError : PyExc_ValueError, "%s(): %s", f->name,
                  swiftmax_status_message(status));
     return -1;
@@ -828,7 +832,7 @@ static PyObject *kernel_sets(void) {
     return list;
 }
 
-static PyObject *py_library_config(PyObject *module, PyObject *unused) {
+SWIFTMAX_SELDOM static PyObject *py_library_config(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
     PyObject *sets = kernel_sets();
@@ -854,7 +858,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int module_exec(PyObject *module) {
+SWIFTMAX_SELDOM static int module_exec(PyObject *module) {
     (void)module;
     import_array1(-1);
     for (int o = 0; o < OPTION_COUNT; o++) {
