@@ -22,7 +22,6 @@ private func name(_ index: Int32) -> StaticString {
 private func fill(_ index: Int32) {
     let float32 = support_kernels()!
     let float64 = float32 + 1
-    let narrow = float32 + 2
     float32.pointee.last_cache = Int32(SWIFTMAX_FAR)
     float64.pointee.last_cache = Int32(SWIFTMAX_FAR)
     switch setCount &- index {
@@ -30,7 +29,7 @@ private func fill(_ index: Int32) {
         case 3:
             swiftmax_kernels_avx512_float32(float32)
             swiftmax_kernels_avx512_float64(float64)
-            swiftmax_kernels_avx2_float32(narrow)
+            swiftmax_kernels_avx2_float32(float32 + 2)
             // Measured with these kernels alone.
             if support_amd_family() > 0 {
                 float32.pointee.last_cache = Int32(SWIFTMAX_SOON)

@@ -20,7 +20,7 @@
 #include "_memory.h"
 #include "swiftmax.h"
 
-/// A function for errors, or called once: for size, and out of the way of others.
+/* A function for errors, or called once: compiled for size, and out of the way of others. */
 #define SWIFTMAX_SELDOM __attribute__((cold))
 
 #define MAX_RANK SWIFTMAX_MAX_RANK
