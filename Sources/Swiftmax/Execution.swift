@@ -18,6 +18,7 @@ enum Path {
     /// Few long slices: one after another, by blocks.
     case blockStats, blockResults
 
+    @inline(never)
     func run(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
         switch self {
         case .rows: runRows(work, first, end, scratch)

@@ -32,27 +32,44 @@ func withScratch(_ body: (UnsafeMutableRawPointer) -> Void) -> Bool {
     return true
 }
 
-/// What the threads of one call share.
+/// What the threads of one call share: as many parts as there are threads, one after another.
+///
+/// A thread begins with a part of its own, so that it finds in its caches what it left there in the call before, and then takes what
+/// is left of the others'.
 private struct Shared {
     let path: Path
     let work: UnsafePointer<Work>
     let units: Int
+    let parts: Int
     /// Units taken at a time.
     let grain: Int
-    var next: Int64 = 0
+    /// The next unit of each part, a line apart.
+    let next: UnsafeMutableRawPointer
 
-    /// With the scratch of the thread that takes them. One without memory leaves its share to the others.
-    static func takePieces(_ shared: UnsafeMutableRawPointer?) {
-        let shared = shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
-        _ = withScratch { takePieces(shared, $0) }
+    /// Where there are more threads, some begin with the same part.
+    static var mostParts: Int { Work.counterBytes / 64 }
+
+    func start(_ part: Int) -> Int { units &* part / parts }
+
+    func counter(_ part: Int) -> UnsafeMutablePointer<Int64> {
+        (next + part &* 64).assumingMemoryBound(to: Int64.self)
     }
 
-    static func takePieces(_ shared: UnsafeMutablePointer<Shared>, _ scratch: UnsafeMutableRawPointer) {
-        let (units, grain) = (shared.pointee.units, shared.pointee.grain)
-        while true {
-            let first = Int(support_fetch_add(&shared.pointee.next, Int64(grain)))
-            if first >= units { return }
-            shared.pointee.path.run(shared.pointee.work, first, min(first &+ grain, units), scratch)
+    /// With the scratch of the thread that takes them. One without memory leaves its share to the others.
+    static func takePieces(_ shared: UnsafeMutableRawPointer?, from part: Int) {
+        let shared = shared.unsafelyUnwrapped.assumingMemoryBound(to: Shared.self)
+        _ = withScratch { shared.pointee.takePieces(from: part, $0) }
+    }
+
+    func takePieces(from own: Int, _ scratch: UnsafeMutableRawPointer) {
+        for turn in 0..<parts {
+            let part = (own &+ turn) % parts
+            let end = start(part &+ 1)
+            while true {
+                let first = Int(support_fetch_add(counter(part), Int64(grain)))
+                if first >= end { break }
+                path.run(work, first, min(first &+ grain, end), scratch)
+            }
         }
     }
 }
@@ -69,7 +86,10 @@ func share(
     }
     // Several pieces for each thread, so that one that starts late or is interrupted holds up no other.
     let grain = max(1, units / (threads &* 8))
-    var shared = Shared(path: path, work: work, units: units, grain: grain)
+    var shared = Shared(
+        path: path, work: work, units: units, parts: min(threads, Shared.mostParts), grain: grain,
+        next: Work.Packs(scratch: scratch).counters)
+    for part in 0..<shared.parts { shared.counter(part).pointee = Int64(shared.start(part)) }
     withUnsafeMutablePointer(to: &shared) { shared in
         let crew = support_crew_of_process().unsafelyUnwrapped
         if support_exchange(&crew.pointee.is_taken, 1) == 0 {
@@ -79,8 +99,8 @@ func share(
         }
         // The crew helps another thread's call. With so much to do nobody is to wait.
         support_store(&crew.pointee.is_crowded, 1)
-        support_apply(threads, shared) { shared, _ in Shared.takePieces(shared) }
-        Shared.takePieces(shared, scratch)
+        support_apply(threads, shared) { shared, index in Shared.takePieces(shared, from: index) }
+        shared.pointee.takePieces(from: 0, scratch)
     }
 }
 
@@ -88,6 +108,7 @@ func share(
 
 extension UnsafeMutablePointer<support_crew> {
     /// Takes all pieces, with up to so many helpers.
+    @_optimize(size)
     fileprivate func share(
         _ shared: UnsafeMutablePointer<Shared>, _ helpers: Int, _ scratch: UnsafeMutableRawPointer
     ) {
@@ -100,10 +121,10 @@ extension UnsafeMutablePointer<support_crew> {
             &- support_load(&pointee.coming)
         support_store(&pointee.seats, helpers)
         for _ in 0..<max(0, missing) {
-            support_add(&pointee.coming, 1)
+            _ = support_add(&pointee.coming, 1)
             support_async { _ in support_crew_of_process().unsafelyUnwrapped.help() }
         }
-        Shared.takePieces(shared, scratch)
+        shared.pointee.takePieces(from: 0, scratch)
         // Nobody joins any more; those who did must not be left with memory that is gone.
         let joined = helpers &- support_exchange(&pointee.seats, 0)
         var looks = 0
@@ -114,23 +135,25 @@ extension UnsafeMutablePointer<support_crew> {
     }
 
     /// What a helper does: its part of every call that comes soon enough.
+    @_optimize(size)
     private func help() {
-        support_add(&pointee.waiting, 1)
-        support_add(&pointee.coming, -1)
+        // The part it begins with: of every call the same, and mostly none of another helper.
+        let own = Int(support_add(&pointee.waiting, 1))
+        _ = support_add(&pointee.coming, -1)
         var end = support_now() &+ patience
         while support_now() < end && support_exchange(&pointee.is_crowded, 0) == 0 {
             for _ in 0..<16 {
                 if support_take(&pointee.seats) {
-                    support_add(&pointee.waiting, -1)
-                    Shared.takePieces(pointee.shared)
-                    support_add(&pointee.done, 1)
-                    support_add(&pointee.waiting, 1)
+                    _ = support_add(&pointee.waiting, -1)
+                    Shared.takePieces(pointee.shared, from: own)
+                    _ = support_add(&pointee.done, 1)
+                    _ = support_add(&pointee.waiting, 1)
                     end = support_now() &+ patience
                 }
                 support_pause()
             }
         }
-        support_add(&pointee.waiting, -1)
+        _ = support_add(&pointee.waiting, -1)
     }
 }
 

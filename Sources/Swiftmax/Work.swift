@@ -88,9 +88,12 @@ extension Work {
     /// Elements that are worth going past the caches with, of which the first and the last lines never do.
     static var streamedRun: Int { 512 }
 
+    /// The next unit of each part of a call that is shared out, a line apart.
+    static var counterBytes: Int { 64 &* 64 }
+
     static var scratchBytes: Int {
         Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* packBytes &+ packBytes / 4 &+ stagingBytes
-            &+ 3 &* Dimensions.bytes
+            &+ 3 &* Dimensions.bytes &+ counterBytes
     }
 
     /// The parts of a thread's scratch.
@@ -111,5 +114,6 @@ extension Work {
         func dimensions(_ list: Int) -> UnsafeMutableRawPointer {
             staging + (stagingBytes &+ list &* Dimensions.bytes)
         }
+        var counters: UnsafeMutableRawPointer { dimensions(3) }
     }
 }

@@ -20,7 +20,7 @@
 #include "_memory.h"
 #include "swiftmax.h"
 
-/* A function for errors, or called once: compiled for size, and out of the way of others. */
+/* A function for errors, or seldom called: compiled for size, and out of the way of others. */
 #define SWIFTMAX_SELDOM __attribute__((cold))
 
 #define MAX_RANK SWIFTMAX_MAX_RANK
@@ -406,7 +406,7 @@ static void read_result_shape(Call *call, bool keepdims) {
     }
 }
 
-static PyObject *shape_tuple(const npy_intp *shape, int ndim) {
+SWIFTMAX_SELDOM static PyObject *shape_tuple(const npy_intp *shape, int ndim) {
     PyObject *tuple = PyTuple_New(ndim);
     for (int i = 0; tuple != NULL && i < ndim; i++) {
         PyObject *size = PyLong_FromSsize_t(shape[i]);
@@ -795,7 +795,7 @@ PYTHON_FUNCTION(logsumexp, ONE_OPERAND, .options = FORWARD_OPTIONS | OPTION(KEEP
 PYTHON_FUNCTION(softmax_backward, TWO_OPERANDS, .options = BACKWARD_OPTIONS)
 PYTHON_FUNCTION(log_softmax_backward, TWO_OPERANDS, .options = BACKWARD_OPTIONS)
 
-static PyObject *py_set_num_threads(PyObject *module, PyObject *n) {
+SWIFTMAX_SELDOM static PyObject *py_set_num_threads(PyObject *module, PyObject *n) {
     (void)module;
     if (n == Py_None) {
         swiftmax_set_num_threads(0);
@@ -820,7 +820,7 @@ static PyObject *py_get_num_threads(PyObject *module, PyObject *unused) {
 }
 
 /* (name, whether this CPU runs it) of each kernel set, widest first. */
-static PyObject *kernel_sets(void) {
+SWIFTMAX_SELDOM static PyObject *kernel_sets(void) {
     PyObject *list = PyList_New(0);
     const char *name;
     for (int32_t i = 0; list != NULL && (name = swiftmax_isa_name(i)) != NULL; i++) {

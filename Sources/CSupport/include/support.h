@@ -64,8 +64,9 @@ SWIFTMAX_INLINE int32_t support_exchange(int32_t *value, int32_t other) {
     return __atomic_exchange_n(value, other, __ATOMIC_ACQ_REL);
 }
 
-SWIFTMAX_INLINE void support_add(int32_t *value, int32_t amount) {
-    __atomic_fetch_add(value, amount, __ATOMIC_ACQ_REL);
+/// What it is then.
+SWIFTMAX_INLINE int32_t support_add(int32_t *value, int32_t amount) {
+    return __atomic_add_fetch(value, amount, __ATOMIC_ACQ_REL);
 }
 
 /// Takes one off a number above 0; whether it was.
