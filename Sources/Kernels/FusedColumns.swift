@@ -5,15 +5,14 @@ import CKernels
 import CVector
 
 /// Slices up to this long are taken this way.
-private func longestFused(_ distance: Distance) -> Int {
+private func longestFused(_ op: Operation, _ distance: Distance) -> Int {
     // Longer ones far away are better read as far as a panel goes.
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        return switch distance {
-        case .near: 4 &* virtualLanes
-        case .soon: 10 &* virtualLanes
-        default: virtualLanes
+        if op == .softmax && distance != .soon {
+            return distance == .near ? 4 &* virtualLanes : virtualLanes
         }
-    #elseif SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+    #endif
+    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
         return distance == .memory ? virtualLanes : 10 &* virtualLanes
     #else
         return virtualLanes
@@ -37,12 +36,12 @@ struct FusedColumns {
             return false
         #else
             if columns < lanes || !fitFirstCache { return false }
-            if op == .softmax { return n <= longestFused(distance) && !(areInPlace && columns % lanes != 0) }
+            let areShort = n <= longestFused(op, distance)
+            if op == .softmax { return areShort && !(areInPlace && columns % lanes != 0) }
             #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
                 // A part of a vector at their end would be a panel of its own.
                 let endInPart = columns % lanes > 0 && columns < 16 &* lanes && n >= 4 && n <= 8
-                let longest = distance == .memory ? virtualLanes : 10 &* virtualLanes
-                return (columns < 4 &* lanes && n <= longest || endInPart) && !areInPlace
+                return (columns < 4 &* lanes && areShort || endInPart) && !areInPlace
             #else
                 return false
             #endif
@@ -124,8 +123,6 @@ struct FusedColumns {
     func write(_ op: Operation, ahead: Int, _ scratch: Scratch) {
         #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
             if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
-        #endif
-        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
             if n > virtualLanes { return writeLong(scratch) }
         #endif
         if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
@@ -144,6 +141,7 @@ struct FusedColumns {
                         shortSum(.logSoftmax, place.g, place.y, min(n, 8), ahead: ahead))
                 } else {
                     let tile = tile(place, ahead: ahead)
+                    // `setSums` would come to the same, a fifth later.
                     if n <= virtualLanes {
                         setShortLogSoftmaxBackwardSums(tile, scratch.table, 0)
                     } else {

@@ -165,7 +165,8 @@ private var unitBytes: Int { 65536 }
 private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRawPointer) -> Bool {
     let n = work.n
     let sliceBytes = n &* work.wideBytes
-    let isLarge = elements &* work.wideBytes >= columnStreamingBytes
+    let bytes = elements &* work.wideBytes
+    let isLarge = bytes >= columnStreamingBytes
     var areRows = work.isRow(work.output) || work.isReduction && work.isWide && !work.hasMask
     for operand in 0..<work.inputs where !work.isRow(operand) { areRows = false }
 
@@ -199,7 +200,6 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let columns = readsAlternate ? columnDimension(work, from: fewColumns, apart: 2) : neighbors
     if columns >= 0 && areColumns(work, columns) {
         work.takeColumns(columns)
-        let bytes = elements &* work.wideBytes
         let leavesCaches = bytes >= work.leastPastCaches
         work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
         let lastCache = work.kernels.pointee.last_cache

@@ -121,7 +121,7 @@ extension UnsafeMutablePointer<support_crew> {
             &- support_load(&pointee.coming)
         support_store(&pointee.seats, helpers)
         for _ in 0..<max(0, missing) {
-            _ = support_add(&pointee.coming, 1)
+            support_add(&pointee.coming, 1)
             support_async { _ in support_crew_of_process().unsafelyUnwrapped.help() }
         }
         shared.pointee.takePieces(from: 0, scratch)
@@ -139,21 +139,21 @@ extension UnsafeMutablePointer<support_crew> {
     private func help() {
         // The part it begins with: of every call the same, and mostly none of another helper.
         let own = Int(support_add(&pointee.waiting, 1))
-        _ = support_add(&pointee.coming, -1)
+        support_add(&pointee.coming, -1)
         var end = support_now() &+ patience
         while support_now() < end && support_exchange(&pointee.is_crowded, 0) == 0 {
             for _ in 0..<16 {
                 if support_take(&pointee.seats) {
-                    _ = support_add(&pointee.waiting, -1)
+                    support_add(&pointee.waiting, -1)
                     Shared.takePieces(pointee.shared, from: own)
-                    _ = support_add(&pointee.done, 1)
-                    _ = support_add(&pointee.waiting, 1)
+                    support_add(&pointee.done, 1)
+                    support_add(&pointee.waiting, 1)
                     end = support_now() &+ patience
                 }
                 support_pause()
             }
         }
-        _ = support_add(&pointee.waiting, -1)
+        support_add(&pointee.waiting, -1)
     }
 }
 

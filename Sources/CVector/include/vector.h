@@ -230,11 +230,15 @@ typedef double swiftmax_octet __attribute__((ext_vector_type(8)));
 SWIFTMAX_INLINE swiftmax_octet octet_add(swiftmax_octet a, swiftmax_octet b) {
     return a + b;
 }
+SWIFTMAX_INLINE swiftmax_octet octet_subtract(swiftmax_octet a, swiftmax_octet b) {
+    return a - b;
+}
 SWIFTMAX_INLINE swiftmax_octet octet_fma(swiftmax_octet a, swiftmax_octet b, swiftmax_octet c) {
     return __builtin_elementwise_fma(a, b, c);
 }
+
 #if defined(__AVX512F__)
-/// As those of quarters.
+/// Eight floats in memory, and the first `count` of them, as those of quarters.
 SWIFTMAX_INLINE swiftmax_octet octet_widen(const void *floats) {
     return (swiftmax_octet)_mm512_cvtps_pd(_mm256_loadu_ps(floats));
 }
@@ -243,9 +247,6 @@ SWIFTMAX_INLINE swiftmax_octet octet_widen_partial(const void *floats, intptr_t 
     return (swiftmax_octet)_mm512_cvtps_pd(_mm256_maskz_loadu_ps(mask, floats));
 }
 #endif
-SWIFTMAX_INLINE swiftmax_octet octet_subtract(swiftmax_octet a, swiftmax_octet b) {
-    return a - b;
-}
 
 /// The lower half of each `width` lanes of a, and of b, so that 8, 4 and 2 in turn bring together what
 /// belongs to one of eight rows.
