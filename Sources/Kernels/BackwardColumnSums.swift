@@ -137,13 +137,17 @@ func sumBlock(
 }
 
 @inline(never)
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 func softmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
     sumBlock(.softmax, tile, sums)
 }
 
 @inline(never)
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 func logSoftmaxBackwardSum(_ tile: GradientTile, _ sums: UnsafeMutablePointer<LaneSum>) {
     sumBlock(.logSoftmax, tile, sums)
 }

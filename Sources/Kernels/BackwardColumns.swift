@@ -55,7 +55,7 @@ private func evenly(_ columns: Int, by most: Int) -> Int {
 func backwardColumns(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ columns: Int, _ groups: swiftmax_groups, _ n: Int, next: Int, _ scratch: Scratch, streaming: Bool,
-    _ distance: Distance
+    _ distance: Distance, ways: Int
 ) {
     let table = scratch.table
     let far = distance == .far || distance == .memory
@@ -76,7 +76,7 @@ func backwardColumns(
     let panelColumns = takesRows ? columns : op == .softmax ? evenly(columns, by: mostColumns) : mostColumns
     let fused = FusedColumns(
         g: g, y: y, out: out, outStride: outStride, columns: columns, groups: groups, n: n)
-    if !streaming && fused.areFused(op, distance) {
+    if !streaming && fused.areFused(op, distance, ways: ways) {
         // What is near is not asked for.
         let nextGroup = groups.count > 1 ? groups.input_stride : next
         let isWhole = columns <= panelColumns && nextGroup != 0

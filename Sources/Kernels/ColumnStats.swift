@@ -227,7 +227,9 @@ struct ColumnBatch {
 /// - Parameter tails: where those of the exponentials are kept, whose powers then take the place of the elements; nil
 ///   leaves the elements as they are.
 @inline(never)
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 func softmaxSums(
     _ columns: ColumnBatch, _ table: SliceTable, tails: UnsafeMutableRawPointer?, _ scratch: Scratch
 ) {
@@ -249,7 +251,9 @@ func softmaxSums(
 
 /// As the `logSums` of rows, for the vectors of columns from `first` to `end`; the elements are left as they are.
 @inline(never)
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTable, _ scratch: Scratch) {
     var column = first
     while column < end {

@@ -30,12 +30,12 @@ struct FusedColumns {
     let n: Int
 
     /// Whether those of an operation are: of log_softmax where four vectors of a row cannot be taken side by side.
-    func areFused(_ op: Operation, _ distance: Distance) -> Bool {
+    func areFused(_ op: Operation, _ distance: Distance, ways: Int) -> Bool {
         #if SWIFTMAX_BASELINE && arch(x86_64)
             // For a CPU as old as that it is not worth the size.
             return false
         #else
-            if columns < lanes || !fitFirstCache { return false }
+            if columns < lanes || !fitFirstCache(distance, ways: ways) { return false }
             let areShort = n <= longestFused(op, distance)
             if op == .softmax { return areShort && !(areInPlace && columns % lanes != 0) }
             #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
@@ -52,27 +52,39 @@ struct FusedColumns {
     private var areInPlace: Bool { UnsafeRawPointer(out) == g.address || UnsafeRawPointer(out) == y.address }
 
     /// Whether the first cache holds a line of each element of the three arrays, until the next vector shares it: of lines at
-    /// multiples of a page it holds eight.
-    private var fitFirstCache: Bool {
+    /// multiples of a page it holds as many as it has `ways`.
+    private func fitFirstCache(_ distance: Distance, ways: Int) -> Bool {
         let page = 4096
         let gBytes = n &* spacing(of: g.stride, way: page)
         let yBytes = n &* spacing(of: y.stride, way: page)
         let outBytes = n &* spacing(of: outStride, way: page)
         let bytes = gBytes &+ yBytes &+ outBytes
         if bytes <= 8 &* page { return true }
-        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-            // More fit if the arrays do not share its sets, for which many have to be further apart; of few elements it is enough if
-            // most lines stay. These bounds were measured, on a Zen 3.
+        #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+            // More fit where the arrays do not share its sets. The bounds were measured, with AVX2 on a Zen 3, else on a Zen 5.
             let least = min(gBytes, min(yBytes, outBytes)) / n
-            let apart = bytes <= 22 &* page ? lineBytes : 8 &* lineBytes
+            #if SWIFTMAX_AVX512
+                let apart = 3 &* lineBytes
+            #else
+                let apart = bytes <= 22 &* page ? lineBytes : 8 &* lineBytes
+            #endif
             func meets(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer) -> Bool {
                 meet(a, b, spacing: least, within: apart)
             }
             let doInputsMeet = meets(g.address, y.address)
             let inputs = doInputsMeet ? gBytes &+ yBytes : max(gBytes, yBytes)
             let meetsOut = meets(g.address, out) || meets(y.address, out)
-            let most = n <= 12 && (doInputsMeet || meetsOut) ? 12 &* page : 8 &* page
-            return (meetsOut ? inputs &+ outBytes : max(inputs, outBytes)) <= most
+            let together = meetsOut ? inputs &+ outBytes : max(inputs, outBytes)
+            // Of few elements it is enough if most lines stay.
+            #if SWIFTMAX_AVX512
+                if distance != .soon { return false }
+                let places = Int(bitPattern: g.address) | Int(bitPattern: y.address) | Int(bitPattern: out)
+                let isAligned = (places | g.stride | y.stride | outStride) & (lineBytes &- 1) == 0
+                let few = isAligned ? 7 &* ways / 4 : 4 &* ways / 3
+                return together <= (n <= virtualLanes ? few : ways) &* page
+            #else
+                return together <= (n <= 12 && (doInputsMeet || meetsOut) ? 12 : 8) &* page
+            #endif
         #else
             return false
         #endif

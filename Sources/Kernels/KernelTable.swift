@@ -47,11 +47,12 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             eights: eights != 0)
     }
     kernels.pointee.backward_columns = {
-        op, g, gStride, y, yStride, out, outStride, columns, groups, n, next, scratch, streaming, distance in
+        op, g, gStride, y, yStride, out, outStride, columns, groups, n, next, scratch, streaming, distance,
+        ways in
         backwardColumns(
             Operation(op), Operand(address: g!, stride: gStride), Operand(address: y!, stride: yStride),
             out!, outStride, columns, groups, n, next: next, Scratch(address: scratch!),
-            streaming: streaming != 0, Distance(rawValue: distance)!)
+            streaming: streaming != 0, Distance(rawValue: distance)!, ways: Int(ways))
     }
     kernels.pointee.row_sum = { op, g, y, n, knownScale, stats, scratch, eights in
         let scratch = Scratch(address: scratch!)

@@ -134,7 +134,7 @@ func backwardTinyRows(
         backwardColumns(
             op, Operand(address: columns.g, stride: stride), Operand(address: columns.y, stride: stride),
             columns.g, stride, count, swiftmax_single_group(), n, next: 0, scratch, streaming: false,
-            .near)
+            .near, ways: 8)
         transpose(columns.g, stride, out + first &* outStride, outStride, n, count)
         first &+= most
     }

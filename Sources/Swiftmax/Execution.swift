@@ -75,7 +75,8 @@ extension Work {
         } else {
             kernels.pointee.backward_columns(
                 op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, groups, n,
-                next.address.map { $0 - UnsafeRawPointer(a.address) } ?? 0, scratch, streaming, far)
+                next.address.map { $0 - UnsafeRawPointer(a.address) } ?? 0, scratch, streaming, far,
+                kernels.pointee.ways)
         }
     }
 

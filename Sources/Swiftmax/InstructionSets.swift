@@ -24,6 +24,10 @@ private func fill(_ index: Int32) {
     let float64 = float32 + 1
     float32.pointee.last_cache = Int32(SWIFTMAX_FAR)
     float64.pointee.last_cache = Int32(SWIFTMAX_FAR)
+    // Intel's have as many of late, but nothing was measured there.
+    let isZen5 = support_amd_family() >= 0x1a
+    float32.pointee.ways = isZen5 ? 12 : 8
+    float64.pointee.ways = isZen5 ? 12 : 8
     switch setCount &- index {
     #if arch(x86_64)
         case 3:
@@ -36,7 +40,7 @@ private func fill(_ index: Int32) {
                 float64.pointee.last_cache = Int32(SWIFTMAX_SOON)
             }
             // As of Zen 5; on Zen 4 it takes a third longer.
-            float32.pointee.eights = support_amd_family() >= 0x1a ? 1 : 0
+            float32.pointee.eights = isZen5 ? 1 : 0
         case 2:
             swiftmax_kernels_avx2_float32(float32)
             swiftmax_kernels_avx2_float64(float64)

@@ -112,6 +112,8 @@ typedef struct swiftmax_kernels {
     int32_t last_cache;
     /// Whether this CPU widens eight floats at a time rather than twice four: for `eights` of the functions.
     int32_t eights;
+    /// How many lines the first cache of this CPU holds at multiples of a page: for `ways` of the functions.
+    int32_t ways;
 
     /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
     /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
@@ -148,7 +150,7 @@ typedef struct swiftmax_kernels {
     void (*backward_columns)(int32_t op, const void *grad_output, intptr_t grad_output_stride,
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
-                             intptr_t next, void *scratch, int32_t streaming, int32_t distance);
+                             intptr_t next, void *scratch, int32_t streaming, int32_t distance, int32_t ways);
     /// As backward_rows, of rows of at least 32 elements that lie otherwise: of 16 bits, or reversed. Returns
     /// how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
     /// is to be taken by blocks. Null where there is none for this CPU or type.
