@@ -109,10 +109,11 @@ import CVector
     }
 
     /// Whether the softmax sums of a tile are taken from registers: not where there are several blocks, nor where its rows are
-    /// far away and many, or a page or more apart, as they are better read as far as the tile goes then.
+    /// multiples of a page apart, or far away and many or more than a page apart, as they are better read as far as the tile
+    /// goes then.
     func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
-        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
-            && (!tile.far || tile.n <= 512 && tile.g.stride <= 4096)
+        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block && tile.g.stride & 4095 != 0
+            && (!tile.far || tile.n <= 512 && tile.g.stride < 4096)
     }
 
     /// The softmax sums of a tile, two vectors at a time, for `table` from `first` on.
