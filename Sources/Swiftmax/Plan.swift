@@ -89,10 +89,10 @@ func execute(
                 arrays.2.data ?? scratch, arrays.3.data ?? scratch
             ), hasMask: hasMask,
             streaming: streams ? 1 : 0,
-            far: isFar(kind, slice.elements &* x.elementBytes, elements &* x.elementBytes) ? 1 : 0,
-            slice: slice,
+            far: 0, slice: slice,
             batch: batch,
             across: Dimensions(packs.dimensions(2)), n: slice.elements, slices: batch.elements)
+        if work.isFar(elements &* x.elementBytes) { work.far = 1 }
         if !run(&work, elements, scratch) { status = Status(SWIFTMAX_OUT_OF_MEMORY) }
     }
     return hadMemory ? status : Status(SWIFTMAX_OUT_OF_MEMORY)
@@ -132,13 +132,6 @@ private func runFewRows(
 
 /// From this size on an output will not be found in a cache by its reader, and is better written past them.
 private var streamingBytes: Int { 12 &* 1024 &* 1024 }
-
-/// Whether an input is not found in the inner caches. Of gradients of short rows the batches that suit memory are large
-/// enough to suit the second cache too.
-private func isFar(_ kind: Work.Kind, _ sliceBytes: Int, _ bytes: Int) -> Bool {
-    let mebibyte = 1024 &* 1024
-    return bytes >= (kind == .backward && sliceBytes <= 512 ? mebibyte : 4 &* mebibyte)
-}
 
 /// Whether rows are long enough to be streamed. Those that go through phases many at a time are written in short turns,
 /// which must not have parts of cache lines at their ends, nor the shorter of them at the ends of rows. For gradients it
@@ -354,6 +347,15 @@ extension Work {
     }
 
     fileprivate var hasSoonLastCache: Bool { kernels.pointee.last_cache == Int32(SWIFTMAX_SOON) }
+
+    /// Whether rows of so many bytes are not found in the inner caches. Of gradients of short rows the batches that suit memory are
+    /// large enough to suit the second cache too; a last cache that answers soon likes larger ones (measured on a Zen 5).
+    fileprivate func isFar(_ bytes: Int) -> Bool {
+        let mebibyte = 1024 &* 1024
+        if kind == .forward { return bytes >= 4 &* mebibyte }
+        if hasSoonLastCache { return bytes >= 6 &* mebibyte }
+        return bytes >= (n &* elementBytes <= 512 ? mebibyte : 4 &* mebibyte)
+    }
 
     /// From which size on columns are written past the caches where they lie. A last cache that answers soon is filled further first
     /// (measured on a Zen 5): where gradients are fused, and with rows that have parts of lines at their ends, of which gradients that do
