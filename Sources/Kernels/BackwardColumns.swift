@@ -69,8 +69,11 @@ func backwardColumns(
         && !areTinyGradients(n) && columns >= (n > virtualLanes ? 2 : 4) &* lanes
     let streaming = canStream && streaming && (isAligned || areLong || isRun)
     let takesRows = streaming && isRun
-    let tileColumns = (isLong(g.stride) ? tileVectors : 16) &* lanes
-    let areShort = vectorBytes == lineBytes && n <= virtualLanes
+    // With AVX-512 the longer ones go through registers, and gain by not asking for what is near.
+    let isInRegisters = n > virtualLanes && elementBytes == 4 && vectorBytes == 64
+    let isWideTile = isInRegisters && n <= 2 &* virtualLanes && g.stride & 4095 != 0
+    let tileColumns = (isLong(g.stride) && !isWideTile ? tileVectors : 16) &* lanes
+    let areShort = vectorBytes == lineBytes && n <= virtualLanes || isWideTile
     let mostColumns =
         areShort ? mostShortColumns : isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
     let panelColumns = takesRows ? columns : op == .softmax ? evenly(columns, by: mostColumns) : mostColumns
@@ -83,8 +86,6 @@ func backwardColumns(
         let ahead = !far ? 0 : isWhole ? nextGroup : min(columns, panelColumns) &* elementBytes
         return fused.write(op, ahead: ahead, scratch)
     }
-    // With AVX-512 the longer ones go through registers, and gain by not asking for what is near.
-    let isInRegisters = n > virtualLanes && elementBytes == 4 && vectorBytes == 64
     let asks = op == .logSoftmax || far || !isInRegisters
     for group in 0..<groups.count {
         let moved = group &* groups.input_stride

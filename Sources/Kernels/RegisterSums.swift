@@ -65,15 +65,18 @@ import CVector
     /// The softmax sum of a vector of slices longer than there are virtual lanes.
     @inline(__always)
     func longRegisterSum(_ g: Operand, _ y: Operand, _ n: Int, _ scratch: Scratch) -> Pair {
-        setSoftmaxBackwardSum(g, y, n, scratch)
+        let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+        setSoftmaxBackwardSum(g, y, n, scratch.table, 0, sums)
         return scratch.table.sum(from: 0)
     }
 
-    /// The same, for the first places of the table.
+    /// The same, for `table` from `first` on.
     @inline(never)
     @_optimize(speed)
-    private func setSoftmaxBackwardSum(_ g: Operand, _ y: Operand, _ n: Int, _ scratch: Scratch) {
-        let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+    private func setSoftmaxBackwardSum(
+        _ g: Operand, _ y: Operand, _ n: Int, _ table: SliceTable, _ first: Int,
+        _ sums: UnsafeMutablePointer<LaneSum>
+    ) {
         let whole = n & ~(virtualLanes &- 1)
         @inline(__always)
         func quad(_ lane: Int) -> PairQuad {
@@ -103,7 +106,7 @@ import CVector
                 (sums[2], sums[3]) = (LaneSum(two.c), LaneSum(two.d))
             } else {
                 let others = PairQuad(a: sums[0].pair, b: sums[1].pair, c: sums[2].pair, d: sums[3].pair)
-                scratch.table.setSum(from: 0, (others + two).total)
+                table.setSum(from: first, (others + two).total)
             }
         }
     }
@@ -116,68 +119,67 @@ import CVector
             && (!tile.far || tile.n <= 512 && tile.g.stride < 4096)
     }
 
-    /// The softmax sums of a tile, two vectors at a time, for `table` from `first` on.
+    /// The softmax sums of a tile, for `table` from `first` on. Of two vectors at a time so many elements are taken as there are
+    /// registers for their lanes, and the same ones of the vectors beside them before the next: the CPU reads ahead along a row.
     @inline(never)
     @_optimize(speed)
     func setSoftmaxBackwardSums(
         _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
     ) {
-        var v = 0
-        while v < tile.vectors {
-            // The last, if alone, with the one before it.
-            let column = min(v, tile.vectors &- 2) &* lanes
-            setSums(ofTwo: tile.columns(column, 2 &* lanes), table, first &+ column, sums)
-            v &+= 2
-        }
-    }
-
-    @inline(__always)
-    private func setSums(
-        ofTwo tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
-    ) {
-        let (g, y, n) = (tile.g, tile.y, tile.n)
+        let (n, vectors) = (tile.n, tile.vectors)
+        let (gStride, yStride) = (tile.g.stride, tile.y.stride)
         let whole = n & ~(virtualLanes &- 1)
         for step in 0..<4 {
             let (half, isLater) = (step &>> 1, step & 1 == 1)
-            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
-            var (nextA, nextB, nextC, nextD) = (a, b, c, d)
-            @inline(__always)
-            func add(_ i: Int, _ sum: inout LaneSum, _ next: inout LaneSum) {
-                let (g, y) = (g.from(i).address, y.from(i).address)
-                sum.add(.softmax, vector_load(g), vector_load(y))
-                next.add(.softmax, vector_load(g + vectorBytes), vector_load(y + vectorBytes))
+            for pair in 0..<vectors / 2 {
+                let offset = 2 &* pair &* vectorBytes
+                let (g, y) = (tile.g.address + offset, tile.y.address + offset)
+                var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
+                var (nextA, nextB, nextC, nextD) = (a, b, c, d)
+                @inline(__always)
+                func add(_ i: Int, _ sum: inout LaneSum, _ next: inout LaneSum) {
+                    let (g, y) = (g + i &* gStride, y + i &* yStride)
+                    sum.add(.softmax, vector_load(g), vector_load(y))
+                    next.add(.softmax, vector_load(g + vectorBytes), vector_load(y + vectorBytes))
+                }
+                var i = 4 &* half &+ (isLater ? 8 : 0)
+                while i < whole {
+                    add(i, &a, &nextA)
+                    add(i &+ 1, &b, &nextB)
+                    add(i &+ 2, &c, &nextC)
+                    add(i &+ 3, &d, &nextD)
+                    i &+= virtualLanes
+                }
+                if i < n { add(i, &a, &nextA) }
+                if i &+ 1 < n { add(i &+ 1, &b, &nextB) }
+                if i &+ 2 < n { add(i &+ 2, &c, &nextC) }
+                if i &+ 3 < n { add(i &+ 3, &d, &nextD) }
+                let own = sums + (16 &* pair &+ 8 &* half)
+                if isLater {
+                    a.high += own[0].high
+                    b.high += own[1].high
+                    c.high += own[2].high
+                    d.high += own[3].high
+                    nextA.high += own[4].high
+                    nextB.high += own[5].high
+                    nextC.high += own[6].high
+                    nextD.high += own[7].high
+                }
+                (own[0], own[1], own[2], own[3]) = (a, b, c, d)
+                (own[4], own[5], own[6], own[7]) = (nextA, nextB, nextC, nextD)
             }
-            var i = 4 &* half &+ (isLater ? 8 : 0)
-            while i < whole {
-                add(i, &a, &nextA)
-                add(i &+ 1, &b, &nextB)
-                add(i &+ 2, &c, &nextC)
-                add(i &+ 3, &d, &nextD)
-                i &+= virtualLanes
-            }
-            if i < n { add(i, &a, &nextA) }
-            if i &+ 1 < n { add(i &+ 1, &b, &nextB) }
-            if i &+ 2 < n { add(i &+ 2, &c, &nextC) }
-            if i &+ 3 < n { add(i &+ 3, &d, &nextD) }
-            let own = sums + 8 &* half
-            if isLater {
-                a.high += own[0].high
-                b.high += own[1].high
-                c.high += own[2].high
-                d.high += own[3].high
-                nextA.high += own[4].high
-                nextB.high += own[5].high
-                nextC.high += own[6].high
-                nextD.high += own[7].high
-            }
-            (own[0], own[1], own[2], own[3]) = (a, b, c, d)
-            (own[4], own[5], own[6], own[7]) = (nextA, nextB, nextC, nextD)
         }
-        for v in 0..<2 {
+        for v in 0..<vectors & ~1 {
+            let own = sums + (16 &* (v / 2) &+ 4 &* (v & 1))
             @inline(__always)
-            func pair(_ i: Int) -> Pair { sums[4 &* v &+ i].pair + sums[4 &* v &+ 8 &+ i].pair }
+            func pair(_ i: Int) -> Pair { own[i].pair + own[i &+ 8].pair }
             let quad = PairQuad(a: pair(0), b: pair(1), c: pair(2), d: pair(3))
             table.setSum(from: first &+ v &* lanes, quad.total)
+        }
+        if vectors & 1 == 1 {
+            let last = (vectors &- 1) &* lanes
+            let alone = tile.columns(last, lanes)
+            setSoftmaxBackwardSum(alone.g, alone.y, n, table, first &+ last, sums)
         }
     }
 #endif
