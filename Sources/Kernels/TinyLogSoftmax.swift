@@ -15,7 +15,7 @@ import CVector
     ) -> Bool {
         guard op == .logSoftmax, case .own = elements else { return false }
         let twice = (0 &- columns) & (lanes &- 1)
-        return areTiny(op, n) && columns >= lanes && 8 &* twice <= columns && !(inPlace && twice > 0)
+        return areTiny(op, n) && columns >= lanes && n &* twice <= 4 &* columns && !(inPlace && twice > 0)
             && !streaming
     }
 
