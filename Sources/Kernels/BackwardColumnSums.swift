@@ -61,9 +61,13 @@ func sumBlock(
             if op == .softmax && tile.asksForBoth { vector_prefetch(y + tile.ahead) }
             let term = load(g, present)
             let factor = op == .softmax ? load(y, present) : term
-            var sum = isFirst ? LaneSum() : own[v]
-            sum.add(op, term, factor)
-            own[v] = sum
+            if isFirst {
+                own[v] = LaneSum(op, term, factor)
+            } else {
+                var sum = own[v]
+                sum.add(op, term, factor)
+                own[v] = sum
+            }
         }
     }
     let used = min(n, virtualLanes)
@@ -171,9 +175,7 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     func term(_ i: Int) -> Pair {
         let (g, y) = (g.from(i).address, y.from(i).address)
         if op == .logSoftmax || ahead != 0 { vector_prefetch(g + ahead) }
-        var sum = LaneSum()
-        sum.add(op, vector_load(g), vector_load(y))
-        return sum.pair
+        return LaneSum(op, vector_load(g), vector_load(y)).pair
     }
     return sumOfLanes(n) {
         term($0)

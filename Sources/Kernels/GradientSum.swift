@@ -16,6 +16,21 @@ extension LaneSum {
     @inline(__always)
     init() { self.init(.zero) }
 
+    /// Of g * y, or g alone: as if added to nothing, which rounds nothing.
+    @inline(__always)
+    init(_ op: Operation, _ g: Vector, _ y: @autoclosure () -> Vector) {
+        #if SWIFTMAX_FLOAT64
+            // A negative zero does not stay one.
+            let y = op == .softmax ? y() : splat(1)
+            let term = op == .softmax ? g * y : g
+            high = term + splat(0)
+            low = op == .softmax ? vector_product_error(g, y, term) : splat(0)
+        #else
+            self.init()
+            add(op, g, y())
+        #endif
+    }
+
     /// Adds g * y, or g alone.
     @inline(__always)
     mutating func add(_ op: Operation, _ g: Vector, _ y: @autoclosure () -> Vector) {
