@@ -38,9 +38,10 @@ struct FusedColumns {
             if columns < lanes || !fitFirstCache(distance, ways: ways) { return false }
             let areShort = n <= longestFused(op, distance)
             if op == .softmax { return areShort && !(areInPlace && columns % lanes != 0) }
-            #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+            #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
                 // A part of a vector at their end would be a panel of its own.
-                let endInPart = columns % lanes > 0 && columns < 16 &* lanes && n >= 4 && n <= 8
+                let gains = elementBytes == 8 ? columns < 8 &* lanes : columns < 16 &* lanes && n >= 4
+                let endInPart = columns % lanes > 0 && n <= 8 && gains
                 return (columns < 4 &* lanes && areShort || endInPart) && !areInPlace
             #else
                 return false
@@ -133,14 +134,16 @@ struct FusedColumns {
 
     /// Writes the gradients.
     func write(_ op: Operation, ahead: Int, _ scratch: Scratch) {
-        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+        #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
             if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
+        #endif
+        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
             if n > virtualLanes { return writeLong(scratch) }
         #endif
         if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
     }
 
-    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+    #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
         /// Those of log_softmax.
         @inline(never)
         private func writeLogSoftmax(ahead: Int, _ scratch: Scratch) {
