@@ -55,19 +55,28 @@ extension Stats {
         return sum.inverse(of: vector_if_equal(max - max, splat(0), splat(1), splat(.nan)))
     }
 
-    /// The sum of exp(x - max) over the elements below the maximum. The sum there is was scaled by 2^-k, and not by exp(-max).
+    /// The sum of the elements below the maximum was scaled by 2^-k, and not by exp(-max): what lies between is 1 + tail. In Double
+    /// that is exp(max - k ln2), to divide the sum by; in Float its inverse, 1 + tail without the 1.
     @inline(__always)
-    func others(_ shift: Shift) -> ElementPair {
+    func factor(_ shift: Shift) -> ElementPair {
         let max = wide_narrow(max)
         let near = vector_if_equal(max - max, splat(0), max - shift.base, splat(0))
         #if SWIFTMAX_FLOAT64
-            // Scaled last, so that a subnormal result is rounded once.
-            let maxTail = Pair(sumOrdered: splatWide(1), wideExpTail(near, shift.k))
-            return quotient(sum, maxTail).scaled(by: splatWide(1 / spareScale))
+            return Pair(sumOrdered: splatWide(1), wideExpTail(near, shift.k))
         #else
-            // (1 + tail) * sum, with exp(k ln2 - max) = 1 + tail.
             let (leading, rest) = expTailParts(Single(repeating: -near), Single(repeating: -shift.k))
-            let tail = ElementPair(sumOrdered: leading, rest).parts
+            return ElementPair(sumOrdered: leading, rest)
+        #endif
+    }
+
+    /// The sum of exp(x - max) over the elements below the maximum, by the `factor` of the slices.
+    @inline(__always)
+    func others(_ factor: ElementPair) -> ElementPair {
+        #if SWIFTMAX_FLOAT64
+            // Scaled last, so that a subnormal result is rounded once.
+            return quotient(sum, factor).scaled(by: splatWide(1 / spareScale))
+        #else
+            let tail = factor.parts
             let high = wide_narrow(sum.high)
             let low = wide_narrow(sum.high - vector_widen(high))
             let product = high * tail.high

@@ -230,12 +230,16 @@ struct SliceTable {
 
     /// The sums of the first `count` slices, from those of their virtual lanes.
     @inline(never)
-    @_optimize(speed)
+    #if !(SWIFTMAX_BASELINE && arch(x86_64))
+        @_optimize(speed)
+    #endif
     func setTotals(_ count: Int, _ laneSums: LaneSums) { setTotals(count) { laneSums.row($0).totals } }
 
     /// The same of terms.
     @inline(never)
-    @_optimize(speed)
+    #if !(SWIFTMAX_BASELINE && arch(x86_64))
+        @_optimize(speed)
+    #endif
     func setTermTotals(_ count: Int, _ laneSums: LaneSums) {
         setTotals(count) { laneSums.row($0).termTotals }
     }
@@ -303,7 +307,9 @@ struct SliceTable {
     }
 
     @inline(never)
-    @_optimize(speed)
+    #if !(SWIFTMAX_BASELINE && arch(x86_64))
+        @_optimize(speed)
+    #endif
     private func setSoftmaxResults(_ count: Int) {
         forEachVector(count) {
             let inverse = stats(from: $0).inverse
@@ -316,22 +322,28 @@ struct SliceTable {
     ///
     /// In steps, each of another vector of slices if there are several, as each takes much longer than it does work.
     @inline(never)
-    @_optimize(speed)
+    #if !(SWIFTMAX_BASELINE && arch(x86_64))
+        @_optimize(speed)
+    #endif
     private func setLogResults(_ op: Operation, _ count: Int) {
         let lag = count > lanes ? lanes : 0
         var slice = 0
-        while slice < count &+ 2 &* lag {
-            let (second, third) = (slice &- lag, slice &- 2 &* lag)
-            if slice < count { setOthers(from: slice, stats(from: slice).others(shift(from: slice))) }
+        while slice < count &+ 3 &* lag {
+            let (second, third, fourth) = (slice &- lag, slice &- 2 &* lag, slice &- 3 &* lag)
+            // The factor is where the others will be.
+            if slice < count { setOthers(from: slice, stats(from: slice).factor(shift(from: slice))) }
             if second >= 0 && second < count {
-                let argument = ElementLogArgument(others: others(from: second), and: get(.count, second))
-                set(from: second, argument)
+                setOthers(from: second, stats(from: second).others(others(from: second)))
             }
-            if third >= 0 {
+            if third >= 0 && third < count {
+                let argument = ElementLogArgument(others: others(from: third), and: get(.count, third))
+                set(from: third, argument)
+            }
+            if fourth >= 0 {
                 let result = LogResult(
-                    max: max(from: third), others: others(from: third), and: get(.count, third),
-                    argument: logArgument(from: third))
-                set(op, from: third, result)
+                    max: max(from: fourth), others: others(from: fourth), and: get(.count, fourth),
+                    argument: logArgument(from: fourth))
+                set(op, from: fourth, result)
             }
             slice &+= lanes
         }
