@@ -70,26 +70,30 @@ private struct LastTerms {
     }
 }
 
-/// The sum of up to two terms for each virtual lane of a vector of columns.
-@inline(__always)
-private func sumOfShort(_ n: Int, _ room: UnsafeMutableRawPointer, _ term: (_ i: Int) -> Term) -> Pair {
-    /// Virtual lane i and, of sixteen, i + 8.
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    // For a CPU as old as that it is not worth the size.
+
+    /// The sum of up to two terms for each virtual lane of a vector of columns.
     @inline(__always)
-    func lane(_ i: Int) -> TermSum {
-        var sum = TermSum(term(i))
-        if i &+ virtualLanes < n { sum = sum + TermSum(term(i &+ virtualLanes)) }
-        if virtualLanes == 8 || i &+ 8 >= n { return sum }
-        var upper = TermSum(term(i &+ 8))
-        if i &+ 24 < n { upper = upper + TermSum(term(i &+ 24)) }
-        return sum + upper
+    private func sumOfShort(_ n: Int, _ room: UnsafeMutableRawPointer, _ term: (_ i: Int) -> Term) -> Pair {
+        /// Virtual lane i and, of sixteen, i + 8.
+        @inline(__always)
+        func lane(_ i: Int) -> TermSum {
+            var sum = TermSum(term(i))
+            if i &+ virtualLanes < n { sum = sum + TermSum(term(i &+ virtualLanes)) }
+            if virtualLanes == 8 || i &+ 8 >= n { return sum }
+            var upper = TermSum(term(i &+ 8))
+            if i &+ 24 < n { upper = upper + TermSum(term(i &+ 24)) }
+            return sum + upper
+        }
+        @inline(__always)
+        func one(_ i: Int) -> TermSum { i < n ? TermSum(term(i)) : .zero }
+        if n <= 4 { return ((one(0) + one(2)) + (one(1) + one(3))).pair }
+        @inline(__always)
+        func two(_ i: Int) -> TermSum { i &+ 4 < n ? lane(i) + lane(i &+ 4) : lane(i) }
+        return sumOfTerms(two, room)
     }
-    @inline(__always)
-    func one(_ i: Int) -> TermSum { i < n ? TermSum(term(i)) : .zero }
-    if n <= 4 { return ((one(0) + one(2)) + (one(1) + one(3))).pair }
-    @inline(__always)
-    func two(_ i: Int) -> TermSum { i &+ 4 < n ? lane(i) + lane(i &+ 4) : lane(i) }
-    return sumOfTerms(two, room)
-}
+#endif
 
 /// The sum of a vector of columns from those of the virtual lanes. Shared, as it is large and called seldom.
 @inline(never)
@@ -103,25 +107,30 @@ private func setSum(ofVirtualLanes sums: UnsafeMutablePointer<TermSum>, _ table:
 }
 
 /// The sum of a vector of columns no longer than `shortLength`.
-#if SWIFTMAX_BASELINE && arch(x86_64)
-    // For a CPU as old as that it is not worth the size of a copy in each place.
-    @inline(never)
-#else
-    @inline(__always)
-#endif
+@inline(__always)
 private func setShortSum(
     _ n: Int, _ terms: LastTerms, _ room: UnsafeMutableRawPointer, _ table: SliceTable, _ column: Int
 ) {
-    if n <= min(shortLength, 2 &* virtualLanes) {
-        table.setSum(from: column, sumOfShort(n, room, terms.term))
-        return
-    }
     let sums = room.assumingMemoryBound(to: TermSum.self)
-    for lane in 0..<virtualLanes {
-        let third = lane &+ 2 &* virtualLanes
-        let two = TermSum(terms.term(lane)) + TermSum(terms.term(lane &+ virtualLanes))
-        sums[lane] = third < n ? two + TermSum(terms.term(third)) : two
-    }
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        for lane in 0..<virtualLanes {
+            var sum = lane < n ? TermSum(terms.term(lane)) : .zero
+            for i in stride(from: lane &+ virtualLanes, to: n, by: virtualLanes) {
+                sum = sum + TermSum(terms.term(i))
+            }
+            sums[lane] = sum
+        }
+    #else
+        if n <= min(shortLength, 2 &* virtualLanes) {
+            table.setSum(from: column, sumOfShort(n, room, terms.term))
+            return
+        }
+        for lane in 0..<virtualLanes {
+            let third = lane &+ 2 &* virtualLanes
+            let two = TermSum(terms.term(lane)) + TermSum(terms.term(lane &+ virtualLanes))
+            sums[lane] = third < n ? two + TermSum(terms.term(third)) : two
+        }
+    #endif
     setSum(ofVirtualLanes: sums, table, column)
 }
 
