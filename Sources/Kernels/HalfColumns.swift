@@ -124,24 +124,57 @@
         sum(.logSoftmax, tile, first, end, sums)
     }
 
-    @inline(__always)
-    private func write(
-        _ op: Operation, _ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-        _ table: SliceTable, streaming: Bool
-    ) {
-        for i in 0..<tile.n {
-            let (g, y, row) = (tile.g.from(i), tile.y.from(i), out + i &* outStride)
-            for v in 0..<tile.vectors {
-                let result = table.backwardResult(from: v &* lanes)
-                let value = result(op, tile.load(g, v), tile.load(y, v))
-                let (target, halves) = (row + 2 &* v &* lanes, tile.format.narrow(value))
-                if tile.count < lanes {
-                    halves_store_partial(target, halves, tile.count)
-                } else if streaming {
-                    halves_stream(target, halves)
-                } else {
-                    halves_store(target, halves)
-                }
+    /// Where the whole vectors of a tile are, along its rows.
+    private struct HalfPlaces {
+        let tile: HalfTile
+        let out: UnsafeMutableRawPointer
+        let outStride: Int
+        private var row = 0
+        private var vector = 0
+
+        struct Place {
+            let g: Vector
+            let y: Vector
+            let out: UnsafeMutableRawPointer
+            let result: BackwardResult
+        }
+
+        @inline(__always)
+        init(_ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int) {
+            (self.tile, self.out, self.outStride) = (tile, out, outStride)
+        }
+
+        @inline(__always) var isEmpty: Bool { row == tile.n }
+
+        @inline(__always)
+        mutating func next(_ table: SliceTable) -> Place {
+            let offset = 2 &* vector &* lanes
+            let place = Place(
+                g: tile.format.widen(halves_load(tile.g.from(row).address + offset)),
+                y: tile.format.widen(halves_load(tile.y.from(row).address + offset)),
+                out: out + (row &* outStride &+ offset),
+                result: table.backwardResult(from: vector &* lanes))
+            vector &+= 1
+            if vector == tile.vectors { (row, vector) = (row &+ 1, 0) }
+            return place
+        }
+    }
+
+    extension HalfTile {
+        @inline(__always)
+        fileprivate func write(_ value: Vector, _ target: UnsafeMutableRawPointer, streaming: Bool) {
+            let halves = format.narrow(value)
+            if streaming { halves_stream(target, halves) } else { halves_store(target, halves) }
+        }
+
+        /// Writes the results of columns that are less than a vector.
+        @inline(__always)
+        fileprivate func writePart(
+            _ op: Operation, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ result: BackwardResult
+        ) {
+            for i in 0..<n {
+                let value = result(op, load(g.from(i), 0), load(y.from(i), 0))
+                halves_store_partial(out + i &* outStride, format.narrow(value), present)
             }
         }
     }
@@ -151,15 +184,43 @@
         _ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
         streaming: Bool
     ) {
-        write(.softmax, tile, out, outStride, table, streaming: streaming)
+        if tile.present < lanes {
+            return tile.writePart(.softmax, out, outStride, table.backwardResult(from: 0))
+        }
+        for i in 0..<tile.n {
+            let (g, y, row) = (tile.g.from(i), tile.y.from(i), out + i &* outStride)
+            for v in 0..<tile.vectors {
+                let result = table.backwardResult(from: v &* lanes)
+                let value = result(.softmax, tile.load(g, v), tile.load(y, v))
+                tile.write(value, row + 2 &* v &* lanes, streaming: streaming)
+            }
+        }
     }
 
+    /// Four vectors are computed side by side, the last repeated at the end, as each step of an exponential waits for the one before.
     @inline(never)
     private func writeLogSoftmaxBackward(
         _ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
         streaming: Bool
     ) {
-        write(.logSoftmax, tile, out, outStride, table, streaming: streaming)
+        if tile.present < lanes {
+            return tile.writePart(.logSoftmax, out, outStride, table.backwardResult(from: 0))
+        }
+        var places = HalfPlaces(tile, out, outStride)
+        while !places.isEmpty {
+            let a = places.next(table)
+            let b = places.isEmpty ? a : places.next(table)
+            let c = places.isEmpty ? b : places.next(table)
+            let d = places.isEmpty ? c : places.next(table)
+            let four = BackwardResult.logSoftmax(
+                Quad(a.g, b.g, c.g, d.g), Quad(a.y, b.y, c.y, d.y),
+                sum: Quad(a.result.sum, b.result.sum, c.result.sum, d.result.sum),
+                sumLow: Quad(a.result.sumLow, b.result.sumLow, c.result.sumLow, d.result.sumLow))
+            tile.write(four.a, a.out, streaming: streaming)
+            tile.write(four.b, b.out, streaming: streaming)
+            tile.write(four.c, c.out, streaming: streaming)
+            tile.write(four.d, d.out, streaming: streaming)
+        }
     }
 
 #endif
