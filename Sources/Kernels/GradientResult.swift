@@ -101,7 +101,12 @@ struct BackwardResult {
         vector_fma(y, vector_in_register(g), -vector_fma(y, sum, y * sumLow))
     }
 
-    @inline(__always)
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        // For a CPU as old as that it is not worth the size of a copy in each place.
+        @inline(never)
+    #else
+        @inline(__always)
+    #endif
     private func logSoftmax(_ g: Vector, _ y: Vector, exponent: Vector) -> Vector {
         BackwardResult.logSoftmax(
             Single(repeating: g), Single(repeating: y), sum: Single(repeating: sum),

@@ -25,6 +25,12 @@
         func load(_ row: Operand, _ vector: Int) -> Vector {
             format.load(row.address, vector &* lanes, count)
         }
+
+        /// The same of whole vectors.
+        @inline(__always)
+        func loadWhole(_ row: Operand, _ vector: Int) -> Vector {
+            format.load(row.address, vector &* lanes, lanes)
+        }
     }
 
     /// The backward operation on `columns` slices, a tile at a time.
@@ -96,17 +102,23 @@
     private func sum(
         _ op: Operation, _ tile: HalfTile, _ first: Int, _ end: Int, _ sums: UnsafeMutablePointer<LaneSum>
     ) {
-        for i in first..<end {
+        @inline(__always)
+        func addRow(_ i: Int, _ load: (_ row: Operand, _ vector: Int) -> Vector) {
             let own = sums + i & (virtualLanes &- 1) &* tile.vectors
             let (g, y) = (tile.g.from(i), tile.y.from(i))
             for v in 0..<tile.vectors {
                 vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
                 vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
                 var sum = i &- first < virtualLanes ? LaneSum() : own[v]
-                let term = tile.load(g, v)
-                sum.add(op, term, op == .softmax ? tile.load(y, v) : term)
+                let term = load(g, v)
+                sum.add(op, term, op == .softmax ? load(y, v) : term)
                 own[v] = sum
             }
+        }
+        if tile.present < lanes {
+            for i in first..<end { addRow(i, tile.load) }
+        } else {
+            for i in first..<end { addRow(i, tile.loadWhole) }
         }
     }
 
@@ -148,11 +160,9 @@
 
         @inline(__always)
         mutating func next(_ table: SliceTable) -> Place {
-            let offset = 2 &* vector &* lanes
             let place = Place(
-                g: tile.format.widen(halves_load(tile.g.from(row).address + offset)),
-                y: tile.format.widen(halves_load(tile.y.from(row).address + offset)),
-                out: out + (row &* outStride &+ offset),
+                g: tile.loadWhole(tile.g.from(row), vector), y: tile.loadWhole(tile.y.from(row), vector),
+                out: out + (row &* outStride &+ 2 &* vector &* lanes),
                 result: table.backwardResult(from: vector &* lanes))
             vector &+= 1
             if vector == tile.vectors { (row, vector) = (row &+ 1, 0) }
@@ -191,7 +201,7 @@
             let (g, y, row) = (tile.g.from(i), tile.y.from(i), out + i &* outStride)
             for v in 0..<tile.vectors {
                 let result = table.backwardResult(from: v &* lanes)
-                let value = result(.softmax, tile.load(g, v), tile.load(y, v))
+                let value = result(.softmax, tile.loadWhole(g, v), tile.loadWhole(y, v))
                 tile.write(value, row + 2 &* v &* lanes, streaming: streaming)
             }
         }
