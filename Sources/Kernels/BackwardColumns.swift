@@ -261,7 +261,11 @@ func writeLogSoftmaxBackward(
                 vector_prefetch(y.element(column) + panel.ahead)
                 let value = table.backwardResult(from: column)(
                     .logSoftmax, load(g.element(column), count), load(y.element(column), count))
-                store(row.element(column), value, count)
+                if streams && count == lanes {
+                    vector_stream(row.element(column), value)
+                } else {
+                    store(row.element(column), value, count)
+                }
                 column &+= count
             }
         }

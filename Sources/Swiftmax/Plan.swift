@@ -358,12 +358,18 @@ extension Work {
     }
 
     /// From which size on columns are written past the caches where they lie. A last cache that answers soon is filled further first
-    /// (measured on a Zen 5): where gradients are fused, and with rows that have parts of lines at their ends, of which gradients that do
-    /// little for an element are never written past it.
+    /// (measured on a Zen 5): by what goes through registers, and with rows that have parts of lines at their ends, of which gradients
+    /// that do little for an element are never written past it; nor is what would take longer in the other way than memory does, the
+    /// gradients of groups of few elements and the log_softmax of slices of few.
     fileprivate var leastPastCaches: Int {
         let twice = 2 &* columnStreamingBytes
         if !isWide || !hasSoonLastCache { return columnStreamingBytes }
-        if runBytes % 64 == 0 { return isSoftmaxGradient && n <= 64 ? twice : columnStreamingBytes }
+        let hasLines = runBytes % 64 == 0
+        if kind == .forward && op == Int32(SWIFTMAX_OP_LOG_SOFTMAX) && elementBytes == 4 && n <= 8 {
+            return n < 4 || !hasLines ? Int.max : 2 &* twice
+        }
+        if kind == .backward && runBytes < 256 && n <= 16 { return n &* runBytes <= 1024 ? Int.max : twice }
+        if hasLines { return isSoftmaxGradient && n <= 64 ? twice : columnStreamingBytes }
         return kind == .forward || isSoftmaxGradient && n > 16 ? twice : Int.max
     }
 
