@@ -71,8 +71,8 @@ func backwardColumns(
     let takesRows = streaming && isRun
     // With AVX-512 the longer ones go through registers, and gain by not asking for what is near.
     let isInRegisters = n > virtualLanes && elementBytes == 4 && vectorBytes == 64
-    let isWideTile = isInRegisters && n <= 2 &* virtualLanes && g.stride & 4095 != 0
-    let tileColumns = (isLong(g.stride) && !isWideTile ? tileVectors : 16) &* lanes
+    let isWideTile = isInRegisters && n <= 2 &* virtualLanes
+    let tileColumns = (isWideTile ? 32 : isLong(g.stride) ? tileVectors : 16) &* lanes
     let areShort = vectorBytes == lineBytes && n <= virtualLanes || isWideTile
     let mostColumns =
         areShort ? mostShortColumns : isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns

@@ -61,7 +61,9 @@ private func gatherRow(
 
 /// destination[j][i] = source[i][j].
 @inline(never)
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int
@@ -117,7 +119,9 @@ func transpose(
 
 /// As `transpose`, where one of the numbers is below four: two or three side by side without gaps many at a time, what is
 /// left an element at a time.
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 private func transposeFew(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int

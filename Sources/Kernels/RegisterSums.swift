@@ -112,15 +112,19 @@ import CVector
     }
 
     /// Whether the softmax sums of a tile are taken from registers: not where there are several blocks, nor where its rows are
-    /// multiples of a page apart, or far away and many or more than a page apart, as they are better read as far as the tile
-    /// goes then.
+    /// far away and many, or a page or more apart, or many that are multiples of a page apart, as they are better read as far as
+    /// the tile goes then.
     func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
-        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block && tile.g.stride & 4095 != 0
+        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
+            && (tile.n <= 2 &* virtualLanes || tile.g.stride & 4095 != 0)
             && (!tile.far || tile.n <= 512 && tile.g.stride < 4096)
     }
 
-    /// The softmax sums of a tile, for `table` from `first` on. Of two vectors at a time so many elements are taken as there are
-    /// registers for their lanes, and the same ones of the vectors beside them before the next: the CPU reads ahead along a row.
+    /// The softmax sums of a tile, for `table` from `first` on: of two vectors at a time four virtual lanes, and of the vectors beside
+    /// them before the next lanes, as the CPU reads ahead along a row.
+    ///
+    /// These are four lanes apart where there are no more than two elements of each, as what belongs together in `sumOfLanes` then is
+    /// added up at once. Of more elements so far apart too many would share the sets of the first cache.
     @inline(never)
     @_optimize(speed)
     func setSoftmaxBackwardSums(
@@ -129,11 +133,14 @@ import CVector
         let (n, vectors) = (tile.n, tile.vectors)
         let (gStride, yStride) = (tile.g.stride, tile.y.stride)
         let whole = n & ~(virtualLanes &- 1)
+        let areFew = n <= 2 &* virtualLanes
+        let apart = areFew ? 4 : 1
         for step in 0..<4 {
             let (half, isLater) = (step &>> 1, step & 1 == 1)
+            let lane = areFew ? step : 4 &* half &+ (isLater ? 8 : 0)
             for pair in 0..<vectors / 2 {
                 let offset = 2 &* pair &* vectorBytes
-                let (g, y) = (tile.g.address + offset, tile.y.address + offset)
+                let (g, y) = (tile.g.from(lane).address + offset, tile.y.from(lane).address + offset)
                 var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
                 var (nextA, nextB, nextC, nextD) = (a, b, c, d)
                 @inline(__always)
@@ -142,18 +149,25 @@ import CVector
                     sum.add(.softmax, vector_load(g), vector_load(y))
                     next.add(.softmax, vector_load(g + vectorBytes), vector_load(y + vectorBytes))
                 }
-                var i = 4 &* half &+ (isLater ? 8 : 0)
+                var i = 0
                 while i < whole {
                     add(i, &a, &nextA)
-                    add(i &+ 1, &b, &nextB)
-                    add(i &+ 2, &c, &nextC)
-                    add(i &+ 3, &d, &nextD)
+                    add(i &+ apart, &b, &nextB)
+                    add(i &+ 2 &* apart, &c, &nextC)
+                    add(i &+ 3 &* apart, &d, &nextD)
                     i &+= virtualLanes
                 }
-                if i < n { add(i, &a, &nextA) }
-                if i &+ 1 < n { add(i &+ 1, &b, &nextB) }
-                if i &+ 2 < n { add(i &+ 2, &c, &nextC) }
-                if i &+ 3 < n { add(i &+ 3, &d, &nextD) }
+                let left = n &- lane
+                if i < left { add(i, &a, &nextA) }
+                if i &+ apart < left { add(i &+ apart, &b, &nextB) }
+                if i &+ 2 &* apart < left { add(i &+ 2 &* apart, &c, &nextC) }
+                if i &+ 3 &* apart < left { add(i &+ 3 &* apart, &d, &nextD) }
+                if areFew {
+                    let own = sums + (8 &* pair &+ step)
+                    own[0].high = (a.high + c.high) + (b.high + d.high)
+                    own[4].high = (nextA.high + nextC.high) + (nextB.high + nextD.high)
+                    continue
+                }
                 let own = sums + (16 &* pair &+ 8 &* half)
                 if isLater {
                     a.high += own[0].high
@@ -170,9 +184,9 @@ import CVector
             }
         }
         for v in 0..<vectors & ~1 {
-            let own = sums + (16 &* (v / 2) &+ 4 &* (v & 1))
+            let own = sums + (areFew ? 4 &* v : 16 &* (v / 2) &+ 4 &* (v & 1))
             @inline(__always)
-            func pair(_ i: Int) -> Pair { own[i].pair + own[i &+ 8].pair }
+            func pair(_ i: Int) -> Pair { areFew ? own[i].pair : own[i].pair + own[i &+ 8].pair }
             let quad = PairQuad(a: pair(0), b: pair(1), c: pair(2), d: pair(3))
             table.setSum(from: first &+ v &* lanes, quad.total)
         }
