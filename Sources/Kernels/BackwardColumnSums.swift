@@ -233,6 +233,13 @@ func addBlock(
     _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable, _ first: Int,
     _ scratch: Scratch
 ) {
+    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+        if isFirst && op == .softmax && areTakenFromRegisters(tile) {
+            setSoftmaxBackwardSums(tile, table, first, sums)
+            return
+        }
+    #endif
     #if !(SWIFTMAX_BASELINE && arch(x86_64))
         // For a CPU as old as that it is not worth the size.
         if isFirst && tile.n <= virtualLanes && tile.present >= lanes && !collide(op, tile) {
@@ -241,13 +248,6 @@ func addBlock(
             } else {
                 setShortLogSoftmaxBackwardSums(tile, table, first)
             }
-            return
-        }
-    #endif
-    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        if isFirst && op == .softmax && areTakenFromRegisters(tile) {
-            setSoftmaxBackwardSums(tile, table, first, sums)
             return
         }
     #endif

@@ -25,6 +25,9 @@ private func headOfColumns(_ g: Operand, _ y: Operand) -> Int {
 /// the elements.
 @inline(__always) var tileVectors: Int { vectorBytes < 64 ? 16 : 8 }
 
+/// As many as there is room for the sums of: of short columns, where longer rows are worth more.
+private var mostTileVectors: Int { 32 }
+
 /// Rows of no more than 16 vectors are not divided, as memory does not like shorter ones.
 private func isLong(_ stride: Int) -> Bool { stride > 16 &* vectorBytes }
 
@@ -70,9 +73,9 @@ func backwardColumns(
     let streaming = canStream && streaming && (isAligned || areLong || isRun)
     let takesRows = streaming && isRun
     // With AVX-512 the longer ones go through registers, and gain by not asking for what is near.
-    let isInRegisters = n > virtualLanes && elementBytes == 4 && vectorBytes == 64
-    let isWideTile = isInRegisters && n <= 2 &* virtualLanes
-    let tileColumns = (isWideTile ? 32 : isLong(g.stride) ? tileVectors : 16) &* lanes
+    let isInRegisters = n > virtualLanes / 2 && elementBytes == 4 && vectorBytes == 64
+    let isWideTile = isInRegisters && n <= 2 &* virtualLanes && !far
+    let tileColumns = (isWideTile ? mostTileVectors : isLong(g.stride) ? tileVectors : 16) &* lanes
     let areShort = vectorBytes == lineBytes && n <= virtualLanes || isWideTile
     let mostColumns =
         areShort ? mostShortColumns : isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns

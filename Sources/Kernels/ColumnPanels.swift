@@ -75,37 +75,40 @@ private func copyColumns(
         table.setMax(largest, from: first, column)
         target = panel + (first &+ column) / lanes &* columnBytes
     }
-    // Four vectors at a time read whole cache lines, and several of a row. The next of the row are asked for, if they stay in a
-    // cache until then: these are too few for the CPU to read ahead by itself.
-    let fourBytes = 4 &* lanes &* step
-    let next = keepsAsked(n, stride) ? fourBytes : 8 &* stride
-    while column &+ 4 &* lanes <= count {
-        let none = splat(-.infinity)
-        var (a, b, c, d) = (none, none, none, none)
-        for i in 0..<n {
-            let source = x + (column &* step &+ i &* stride)
-            let values = (
-                load(source, lanes), load(source + lanes &* step, lanes),
-                load(source + 2 &* lanes &* step, lanes), load(source + 3 &* lanes &* step, lanes)
-            )
-            for l in 0..<fourBytes / lineBytes { vector_prefetch(source + (next &+ l &* lineBytes)) }
-            let destination = target + i &* vectorBytes
-            vector_store(destination, values.0)
-            vector_store(destination + columnBytes, values.1)
-            vector_store(destination + 2 &* columnBytes, values.2)
-            vector_store(destination + 3 &* columnBytes, values.3)
-            a = maximum(a, values.0)
-            b = maximum(b, values.1)
-            c = maximum(c, values.2)
-            d = maximum(d, values.3)
+    #if !(SWIFTMAX_BASELINE && arch(x86_64))
+        // For a CPU as old as that it is not worth the size.
+        // Four vectors at a time read whole cache lines, and several of a row. The next of the row are asked for, if they stay in a
+        // cache until then: these are too few for the CPU to read ahead by itself.
+        let fourBytes = 4 &* lanes &* step
+        let next = keepsAsked(n, stride) ? fourBytes : 8 &* stride
+        while column &+ 4 &* lanes <= count {
+            let none = splat(-.infinity)
+            var (a, b, c, d) = (none, none, none, none)
+            for i in 0..<n {
+                let source = x + (column &* step &+ i &* stride)
+                let values = (
+                    load(source, lanes), load(source + lanes &* step, lanes),
+                    load(source + 2 &* lanes &* step, lanes), load(source + 3 &* lanes &* step, lanes)
+                )
+                for l in 0..<fourBytes / lineBytes { vector_prefetch(source + (next &+ l &* lineBytes)) }
+                let destination = target + i &* vectorBytes
+                vector_store(destination, values.0)
+                vector_store(destination + columnBytes, values.1)
+                vector_store(destination + 2 &* columnBytes, values.2)
+                vector_store(destination + 3 &* columnBytes, values.3)
+                a = maximum(a, values.0)
+                b = maximum(b, values.1)
+                c = maximum(c, values.2)
+                d = maximum(d, values.3)
+            }
+            table.setMax(a, from: first &+ column)
+            table.setMax(b, from: first &+ column &+ lanes)
+            table.setMax(c, from: first &+ column &+ 2 &* lanes)
+            table.setMax(d, from: first &+ column &+ 3 &* lanes)
+            target += 4 &* columnBytes
+            column &+= 4 &* lanes
         }
-        table.setMax(a, from: first &+ column)
-        table.setMax(b, from: first &+ column &+ lanes)
-        table.setMax(c, from: first &+ column &+ 2 &* lanes)
-        table.setMax(d, from: first &+ column &+ 3 &* lanes)
-        target += 4 &* columnBytes
-        column &+= 4 &* lanes
-    }
+    #endif
     // Of rows far apart the CPU reads none ahead by itself.
     let ahead = 24 &* stride
     while column < count {

@@ -61,9 +61,7 @@ private func gatherRow(
 
 /// destination[j][i] = source[i][j].
 @inline(never)
-#if !(SWIFTMAX_BASELINE && arch(x86_64))
-    @_optimize(speed)
-#endif
+@_optimize(speed)
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int
@@ -119,9 +117,7 @@ func transpose(
 
 /// As `transpose`, where one of the numbers is below four: two or three side by side without gaps many at a time, what is
 /// left an element at a time.
-#if !(SWIFTMAX_BASELINE && arch(x86_64))
-    @_optimize(speed)
-#endif
+@_optimize(speed)
 private func transposeFew(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
     _ destinationStride: Int, _ rows: Int, _ columns: Int

@@ -115,7 +115,7 @@ import CVector
     /// far away and many, or a page or more apart, or many that are multiples of a page apart, as they are better read as far as
     /// the tile goes then.
     func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
-        tile.vectors > 1 && tile.n > virtualLanes && tile.n <= block
+        tile.vectors > 1 && tile.n > virtualLanes / 2 && tile.n <= block
             && (tile.n <= 2 &* virtualLanes || tile.g.stride & 4095 != 0)
             && (!tile.far || tile.n <= 512 && tile.g.stride < 4096)
     }

@@ -230,16 +230,12 @@ struct SliceTable {
 
     /// The sums of the first `count` slices, from those of their virtual lanes.
     @inline(never)
-    #if !(SWIFTMAX_BASELINE && arch(x86_64))
-        @_optimize(speed)
-    #endif
+    @_optimize(speed)
     func setTotals(_ count: Int, _ laneSums: LaneSums) { setTotals(count) { laneSums.row($0).totals } }
 
     /// The same of terms.
     @inline(never)
-    #if !(SWIFTMAX_BASELINE && arch(x86_64))
-        @_optimize(speed)
-    #endif
+    @_optimize(speed)
     func setTermTotals(_ count: Int, _ laneSums: LaneSums) {
         setTotals(count) { laneSums.row($0).termTotals }
     }
@@ -307,9 +303,7 @@ struct SliceTable {
     }
 
     @inline(never)
-    #if !(SWIFTMAX_BASELINE && arch(x86_64))
-        @_optimize(speed)
-    #endif
+    @_optimize(speed)
     private func setSoftmaxResults(_ count: Int) {
         forEachVector(count) {
             let inverse = stats(from: $0).inverse
@@ -322,9 +316,7 @@ struct SliceTable {
     ///
     /// In steps, each of another vector of slices if there are several, as each takes much longer than it does work.
     @inline(never)
-    #if !(SWIFTMAX_BASELINE && arch(x86_64))
-        @_optimize(speed)
-    #endif
+    @_optimize(speed)
     private func setLogResults(_ op: Operation, _ count: Int) {
         let lag = count > lanes ? lanes : 0
         var slice = 0

@@ -89,9 +89,7 @@ import CVector
 
     /// Those of four vectors, for the places from `slice` on. False if an element is not finite, or its exponential next to nothing.
     @inline(never)
-    #if !(SWIFTMAX_BASELINE && arch(x86_64))
-        @_optimize(speed)
-    #endif
+    @_optimize(speed)
     func setTinyResults(
         _ op: Operation, _ x: TinyQuad, _ n: Int, _ max: Quad, _ slice: Int, _ table: SliceTable
     ) -> Bool {
