@@ -40,8 +40,8 @@ struct FusedColumns {
             if op == .softmax { return areShort && !(areInPlace && columns % lanes != 0) }
             #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
                 // A part of a vector at their end would be a panel of its own.
-                let gains = elementBytes == 8 ? columns < 8 &* lanes : columns < 16 &* lanes && n >= 4
-                let endInPart = columns % lanes > 0 && n <= 8 && gains
+                let areFew = elementBytes == 8 ? columns < 8 &* lanes : columns < 16 &* lanes && n >= 4
+                let endInPart = columns % lanes > 0 && n <= 8 && areFew
                 return (columns < 4 &* lanes && areShort || endInPart) && !areInPlace
             #else
                 return false

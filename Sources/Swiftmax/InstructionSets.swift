@@ -24,7 +24,7 @@ private func fill(_ index: Int32) {
     let float64 = float32 + 1
     float32.pointee.last_cache = Int32(SWIFTMAX_FAR)
     float64.pointee.last_cache = Int32(SWIFTMAX_FAR)
-    // Intel's have as many of late, but nothing was measured there.
+    // First caches of Intel's have as many ways of late, but nothing was measured there.
     let isZen5 = support_amd_family() >= 0x1a
     float32.pointee.ways = isZen5 ? 12 : 8
     float64.pointee.ways = isZen5 ? 12 : 8

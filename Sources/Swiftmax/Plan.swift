@@ -368,9 +368,9 @@ extension Work {
         if kind == .forward && op == Int32(SWIFTMAX_OP_LOG_SOFTMAX) && elementBytes == 4 && n <= 8 {
             return n < 4 || !hasLines ? Int.max : 2 &* twice
         }
+        if !hasLines { return kind == .forward || isSoftmaxGradient && n > 16 ? twice : Int.max }
         if kind == .backward && runBytes < 256 && n <= 16 { return n &* runBytes <= 1024 ? Int.max : twice }
-        if hasLines { return isSoftmaxGradient && n <= 64 ? twice : columnStreamingBytes }
-        return kind == .forward || isSoftmaxGradient && n > 16 ? twice : Int.max
+        return isSoftmaxGradient && n <= 64 ? twice : columnStreamingBytes
     }
 
     /// Whether columns may be written past the caches where they lie: not where their rows are so short that the parts of
