@@ -339,8 +339,14 @@ def test_gradients_of_columns_apart(length: int, columns: int, name: str, dtype:
 @pytest.mark.parametrize(
     ("length", "columns"),
     [
+        (2, 48),
         (3, 257),
+        (4, 1001),
         (5, 1000),
+        (6, 112),
+        (8, 16),
+        (8, 20),
+        (16, 1024),
         (20, 250),
         (20, 256),
         (24, 767),
