@@ -89,12 +89,16 @@
 
     @inline(never)
     private func setTinyBackwardResults(_ op: Operation, _ tile: HalfTile, _ table: SliceTable) -> Bool {
-        setTinyBackwardResults(op, tile.n, tile.vectors, table) { v, i in
-            let (g, y) = (tile.g.from(i), tile.y.from(i))
-            vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
-            vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
-            return (tile.load(g, v), tile.load(y, v))
+        @inline(__always)
+        func set(_ op: Operation, _ load: (_ row: Operand, _ vector: Int) -> Vector) -> Bool {
+            setTinyBackwardResults(op, tile.n, tile.vectors, table) { v, i in
+                let (g, y) = (tile.g.from(i), tile.y.from(i))
+                vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
+                vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
+                return (load(g, v), load(y, v))
+            }
         }
+        return op == .softmax && tile.present >= lanes ? set(.softmax, tile.loadWhole) : set(op, tile.load)
     }
 
     /// As `sumBlock`, of the elements first..<end of a tile.
