@@ -73,8 +73,8 @@ func backwardColumns(
     let streaming = canStream && streaming && (isAligned || areLong || isRun)
     let takesRows = streaming && isRun
     // With AVX-512 the longer ones go through registers, and gain by not asking for what is near.
-    let isInRegisters = n > virtualLanes / 2 && elementBytes == 4 && vectorBytes == 64
-    let isWideTile = isInRegisters && n <= 2 &* virtualLanes && !far
+    let isInRegisters = n > longestFromMemory && elementBytes == 4 && vectorBytes == 64
+    let isWideTile = isInRegisters && n <= longestOfTwoToALane && !far
     let tileColumns = (isWideTile ? mostTileVectors : isLong(g.stride) ? tileVectors : 16) &* lanes
     let areShort = vectorBytes == lineBytes && n <= virtualLanes || isWideTile
     let mostColumns =

@@ -75,7 +75,6 @@ func blockSums(
 @inline(__always)
 func shortSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: Int, _ laneSums: LaneSums) {
     for r in 0..<rows {
-        var sum = LaneSum()
         let (g, y) = (g.from(r).address, y.from(r).address)
         // Loads of a part of a vector do not make the CPU read ahead by itself.
         if n < lanes {
@@ -84,8 +83,7 @@ func shortSums(_ op: Operation, _ g: Operand, _ y: Operand, _ rows: Int, _ n: In
         }
         // The results of log_softmax alone need y.
         if op == .logSoftmax { vector_prefetch(y) }
-        sum.add(op, load(g, n), load(y, n))
-        laneSums.row(r).set(firstLane: 0, sum.pair)
+        laneSums.row(r).set(firstLane: 0, LaneSum(op, load(g, n), load(y, n)).pair)
         var firstLane = lanes
         while firstLane < virtualLanes {
             laneSums.row(r).set(firstLane: firstLane, .zero)

@@ -58,6 +58,12 @@ import CVector
     }
 #endif
 
+/// With AVX-512 the softmax sums of a tile of floats are taken from registers if its slices are longer than this.
+@inline(__always) var longestFromMemory: Int { virtualLanes / 2 }
+
+/// Up to so many elements by virtual lanes that are four apart.
+@inline(__always) var longestOfTwoToALane: Int { 2 &* virtualLanes }
+
 #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
     // 32 registers hold the sums of a few virtual lanes of one vector or two. The third quad of `sumOfLanes` is added to the first,
     // and the fourth to the second.
@@ -115,8 +121,8 @@ import CVector
     /// far away and many, or a page or more apart, or many that are multiples of a page apart, as they are better read as far as
     /// the tile goes then.
     func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
-        tile.vectors > 1 && tile.n > virtualLanes / 2 && tile.n <= block
-            && (tile.n <= 2 &* virtualLanes || tile.g.stride & 4095 != 0)
+        tile.vectors > 1 && tile.n > longestFromMemory && tile.n <= block
+            && (tile.n <= longestOfTwoToALane || tile.g.stride & 4095 != 0)
             && (!tile.far || tile.n <= 512 && tile.g.stride < 4096)
     }
 
@@ -133,7 +139,7 @@ import CVector
         let (n, vectors) = (tile.n, tile.vectors)
         let (gStride, yStride) = (tile.g.stride, tile.y.stride)
         let whole = n & ~(virtualLanes &- 1)
-        let areFew = n <= 2 &* virtualLanes
+        let areFew = n <= longestOfTwoToALane
         let apart = areFew ? 4 : 1
         for step in 0..<4 {
             let (half, isLater) = (step &>> 1, step & 1 == 1)
