@@ -295,9 +295,11 @@ func writeUnusualBackward(
         var result = BackwardResult(total)
         if areTinyGradients(panel.n) { result = part.tinyResult(op).replacingUnusual(with: result) }
         for i in 0..<panel.n {
-            let value = result.general(
-                op, load(part.g.from(i).address, count), load(part.y.from(i).address, count))
-            store((out + i &* outStride).element(slice), value, count)
+            let (g, y) = (
+                vector_load_partial(part.g.from(i).address, count, splat(0)),
+                vector_load_partial(part.y.from(i).address, count, splat(0))
+            )
+            vector_store_partial((out + i &* outStride).element(slice), result.general(op, g, y), count)
         }
         slice &+= lanes
     }

@@ -266,8 +266,16 @@ func writeUnusualBackward(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
     _ n: Int, _ result: BackwardResult
 ) {
-    writeRow(out, n, streaming: false) { i, count in
-        result.general(op, load(g.element(i), count), load(y.element(i), count))
+    // So rare that one body serves whole vectors and the last.
+    var i = 0
+    while i < n {
+        let count = min(lanes, n &- i)
+        let (g, y) = (
+            vector_load_partial(g.element(i), count, splat(0)),
+            vector_load_partial(y.element(i), count, splat(0))
+        )
+        vector_store_partial(out.element(i), result.general(op, g, y), count)
+        i &+= lanes
     }
 }
 

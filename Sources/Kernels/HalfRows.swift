@@ -20,6 +20,13 @@
                 load(row, index &+ 3 &* lanes, lanes))
         }
 
+        /// As `load`, of one of more than a vector.
+        @inline(__always)
+        private func loadLast(_ row: UnsafeRawPointer, _ index: Int, _ count: Int) -> Vector {
+            let address = row + 2 &* index
+            return widen(count == lanes ? halves_load(address) : halves_load_last(address, count))
+        }
+
         /// As `blockSums`, of elements first..<end of one row.
         ///
         /// - Parameter scale: the scale of products in Float; nil for those in Double, which take twice as long to widen.
@@ -30,7 +37,7 @@
         ) {
             @inline(__always)
             func add(_ i: Int, _ count: Int, to sum: inout LaneSum) {
-                let (g, y) = (load(g, i, count), load(y, i, count))
+                let (g, y) = (loadLast(g, i, count), loadLast(y, i, count))
                 if let scale, op == .softmax {
                     sum.add(.logSoftmax, g * (y * splat(scale)), g)
                 } else {
@@ -80,7 +87,7 @@
             var i = first
             while i < n {
                 let count = min(lanes, n &- i)
-                store(out, i, count, result(op, load(g, i, count), load(y, i, count)))
+                store(out, i, count, result(op, loadLast(g, i, count), loadLast(y, i, count)))
                 i &+= count
             }
         }
@@ -104,46 +111,67 @@
         }
 
         @inline(never)
-        func softmaxSum(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int, _ end: Int,
-            _ laneSums: LaneSums, inDouble: Bool
+        func softmaxSums(
+            _ g: Operand, _ y: Operand, _ rows: Int, _ first: Int, _ end: Int, _ laneSums: LaneSums,
+            inDouble: Bool
         ) {
-            // With a constant each, as these do little beside the conversion.
-            if self == .float16 {
-                HalfFormat.float16.sum(.softmax, g, y, first, end, laneSums, scale: 1)
-            } else if inDouble {
-                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, laneSums, scale: nil)
-            } else {
-                HalfFormat.bfloat16.sum(.softmax, g, y, first, end, laneSums, scale: bfloatProductScale)
+            for r in 0..<rows {
+                let (g, y, laneSums) = (g.from(r).address, y.from(r).address, laneSums.row(r))
+                // With a constant each, as these do little beside the conversion.
+                if self == .float16 {
+                    HalfFormat.float16.sum(.softmax, g, y, first, end, laneSums, scale: 1)
+                } else if inDouble {
+                    HalfFormat.bfloat16.sum(.softmax, g, y, first, end, laneSums, scale: nil)
+                } else {
+                    HalfFormat.bfloat16.sum(
+                        .softmax, g, y, first, end, laneSums, scale: bfloatProductScale)
+                }
             }
         }
 
         @inline(never)
-        func logSoftmaxSum(
-            _ g: UnsafeRawPointer, _ first: Int, _ end: Int, _ laneSums: LaneSums
-        ) {
-            sum(.logSoftmax, g, g, first, end, laneSums, scale: nil)
+        func logSoftmaxSums(_ g: Operand, _ rows: Int, _ first: Int, _ end: Int, _ laneSums: LaneSums) {
+            for r in 0..<rows {
+                let g = g.from(r).address
+                sum(.logSoftmax, g, g, first, end, laneSums.row(r), scale: nil)
+            }
         }
 
         @inline(never)
         func writeSoftmax(
-            _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
-            _ result: BackwardResult
+            _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int,
+            _ n: Int, _ table: SliceTable
         ) {
-            if self == .float16 {
-                HalfFormat.float16.write(.softmax, g, y, out, n, result)
-            } else {
-                let done = HalfFormat.writePairs(g, y, out, n, result)
-                HalfFormat.bfloat16.writeRest(.softmax, g, y, out, n, result, from: done)
+            for r in 0..<rows {
+                let (g, y, out) = (g.from(r).address, y.from(r).address, out + r &* outStride)
+                let result = table.backwardResult(r)
+                if self == .float16 {
+                    HalfFormat.float16.write(.softmax, g, y, out, n, result)
+                } else {
+                    let done = HalfFormat.writePairs(g, y, out, n, result)
+                    HalfFormat.bfloat16.writeRest(.softmax, g, y, out, n, result, from: done)
+                }
             }
         }
 
+        /// Of one row, as that of reversed ones.
         @inline(never)
-        func writeLogSoftmax(
+        private func writeLogSoftmax(
             _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int,
             _ result: BackwardResult
         ) {
             write(.logSoftmax, g, y, out, n, result)
+        }
+
+        @inline(__always)
+        func writeLogSoftmax(
+            _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int,
+            _ n: Int, _ table: SliceTable
+        ) {
+            for r in 0..<rows {
+                writeLogSoftmax(
+                    g.from(r).address, y.from(r).address, out + r &* outStride, n, table.backwardResult(r))
+            }
         }
     }
 

@@ -100,10 +100,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     #endif
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
         kernels.pointee.backward_other_rows = {
-            op, elements, g, gStride, y, yStride, out, outStride, rows, n, scratch in
+            op, elements, g, gStride, y, yStride, out, outStride, rows, n, scratch, eights in
             backwardOtherRows(
                 Operation(op), Elements(elements), Operand(address: g!, stride: gStride),
-                Operand(address: y!, stride: yStride), out!, outStride, rows, n, Scratch(address: scratch!))
+                Operand(address: y!, stride: yStride), out!, outStride, rows, n,
+                Scratch(address: scratch!), eights: eights != 0)
         }
         #if SWIFTMAX_FLOAT32
             kernels.pointee.backward_half_columns = {

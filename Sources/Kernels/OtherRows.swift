@@ -13,7 +13,7 @@
     @inline(never)
     func backwardOtherRows(
         _ op: Operation, _ elements: Elements, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
-        _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
+        _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch, eights: Bool
     ) -> Int {
         let table = scratch.table
         let bytes = elements.resultBytes
@@ -21,23 +21,17 @@
         var first = 0
         while first < rows {
             let count = min(batch, rows &- first)
+            let (g, y, out) = (g.from(first), y.from(first), out + first &* outStride)
             /// False where a sum needs care.
             @inline(__always)
             func setResults(inDouble: Bool) -> Bool {
-                @inline(__always)
-                func addBlock(of row: Int, from first: Int, _ laneSums: LaneSums) {
-                    let (g, y, end) = (g.from(row).address, y.from(row).address, min(first &+ block, n))
-                    otherSum(op, elements, g, y, first, end, scratch, laneSums, inDouble: inDouble)
-                }
-                for r in 0..<count { addBlock(of: first &+ r, from: 0, scratch.laneSums.row(r)) }
-                table.setTotals(count, scratch.laneSums)
-                var start = block
-                while start < n {
+                for start in stride(from: 0, to: n, by: block) {
                     let total = table.sum(from: 0)
-                    addBlock(of: first, from: start, scratch.laneSums)
-                    table.setTotals(1, scratch.laneSums)
-                    table.setSum(from: 0, total + table.sum(from: 0))
-                    start &+= block
+                    otherSums(
+                        op, elements, g, y, count, start, min(start &+ block, n), scratch,
+                        inDouble: inDouble, eights: eights)
+                    table.setTotals(count, scratch.laneSums)
+                    if start > 0 { table.setSum(from: 0, total + table.sum(from: 0)) }
                 }
                 return table.setBackwardResults(count)
             }
@@ -47,49 +41,42 @@
                 if inDouble { return first }
                 inDouble = true
             }
-            for r in first..<first &+ count {
-                writeOther(
-                    op, elements, g.from(r), y.from(r), out + r &* outStride, n,
-                    table.backwardResult(r &- first),
-                    ahead: batch)
-            }
+            writeOther(op, elements, g, y, out, outStride, count, n, table)
             first &+= count
         }
         return first
     }
 
-    /// As `blockSums`, of elements first..<end of one row.
+    /// As `blockSums`, of elements first..<end.
     @inline(__always)
-    private func otherSum(
-        _ op: Operation, _ elements: Elements, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ first: Int,
-        _ end: Int, _ scratch: Scratch, _ laneSums: LaneSums, inDouble: Bool
+    private func otherSums(
+        _ op: Operation, _ elements: Elements, _ g: Operand, _ y: Operand, _ rows: Int, _ first: Int,
+        _ end: Int, _ scratch: Scratch, inDouble: Bool, eights: Bool
     ) {
         switch (op, elements) {
         #if SWIFTMAX_FLOAT32
             case (.softmax, .halves(let format)):
-                format.softmaxSum(g, y, first, end, laneSums, inDouble: inDouble)
-            case (_, .halves(let format)): format.logSoftmaxSum(g, first, end, laneSums)
+                format.softmaxSums(g, y, rows, first, end, scratch.laneSums, inDouble: inDouble)
+            case (_, .halves(let format)): format.logSoftmaxSums(g, rows, first, end, scratch.laneSums)
         #endif
-        case (.softmax, _): softmaxReversedSum(g, y, first, end, scratch, laneSums)
-        default: logSoftmaxReversedSum(g, first, end, scratch, laneSums)
+        case (.softmax, _): softmaxReversedSums(g, y, rows, first, end, scratch, eights: eights)
+        default: logSoftmaxReversedSums(g, rows, first, end, scratch, eights: eights)
         }
     }
 
     @inline(__always)
     private func writeOther(
         _ op: Operation, _ elements: Elements, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer,
-        _ n: Int,
-        _ result: BackwardResult, ahead: Int
+        _ outStride: Int, _ rows: Int, _ n: Int, _ table: SliceTable
     ) {
         switch (op, elements) {
         #if SWIFTMAX_FLOAT32
             case (.softmax, .halves(let format)):
-                format.writeSoftmax(g.address, y.address, out, n, result)
-            case (_, .halves(let format)):
-                format.writeLogSoftmax(g.address, y.address, out, n, result)
+                format.writeSoftmax(g, y, out, outStride, rows, n, table)
+            case (_, .halves(let format)): format.writeLogSoftmax(g, y, out, outStride, rows, n, table)
         #endif
-        case (.softmax, _): writeSoftmaxReversed(g, y, out, n, result, ahead: ahead)
-        default: writeLogSoftmaxReversed(g, y, out, n, result, ahead: ahead)
+        case (.softmax, _): writeSoftmaxReversed(g, y, out, outStride, rows, n, table)
+        default: writeLogSoftmaxReversed(g, y, out, outStride, rows, n, table)
         }
     }
 

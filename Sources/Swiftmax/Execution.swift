@@ -141,7 +141,7 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
         let (gradOutput, output) = (input(0), input(1))
         let done = kernel(
             work.op, elements, gradOutput.address, gradOutput.stride, output.address, output.stride,
-            work.start(index, 2), work.step(2), rows, work.n, packs.kernel)
+            work.start(index, 2), work.step(2), rows, work.n, packs.kernel, work.kernels.pointee.eights)
         index &+= done
         if done < rows {
             work.runOneByBlocks(index, scratch)

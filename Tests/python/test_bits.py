@@ -109,6 +109,7 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "rows apart": ((3000, 30), 1, lambda x: x[:, ::3]),
     "rows apart, a gap": ((3000, 31), 1, lambda x: x[:, ::3]),
     "rows back": ((3000, 37), 1, lambda x: x[:, ::-1]),
+    "rows back, at any alignment": ((128, 301), 1, lambda x: x[:, ::-1]),
     "rows back, whole vectors": ((300, 64), 1, lambda x: x[:, ::-1]),
     "rows back, of several blocks": ((9, 9001), 1, lambda x: x[:, ::-1]),
     "rows apart, of many blocks": ((3, 400_003), 1, lambda x: x[:, ::2]),

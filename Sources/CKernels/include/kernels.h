@@ -157,7 +157,7 @@ typedef struct swiftmax_kernels {
     intptr_t (*backward_other_rows)(int32_t op, int32_t elements, const void *grad_output,
                                     intptr_t grad_output_stride, const void *output, intptr_t output_stride,
                                     void *grad_input, intptr_t grad_input_stride, intptr_t rows, intptr_t n,
-                                    void *scratch);
+                                    void *scratch, int32_t eights);
     /// As backward_columns, of 16-bit elements. Returns how many columns are done, as backward_other_rows
     /// does.
     intptr_t (*backward_half_columns)(int32_t op, int32_t elements, const void *grad_output,

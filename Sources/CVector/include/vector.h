@@ -429,6 +429,23 @@ SWIFTMAX_INLINE swiftmax_vector vector_reversed(swiftmax_vector v) {
     return __builtin_shufflevector(v, v, SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED));
 }
 
+#if defined(__AVX512F__)
+/// Where vector_reversed_pair finds its lanes, if it skips as many of the first as `skipped`.
+SWIFTMAX_INLINE swiftmax_bits vector_reversed_places(intptr_t skipped) {
+    return (swiftmax_bits){SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED)} - (uint32_t)skipped;
+}
+
+/// A vector of the lanes of a from the last to the first, and then of those of b.
+SWIFTMAX_INLINE swiftmax_vector vector_reversed_pair(swiftmax_vector a, swiftmax_vector b,
+                                                     swiftmax_bits places) {
+#if defined(SWIFTMAX_FLOAT64)
+    return (swiftmax_vector)_mm512_permutex2var_pd((__m512d)a, (__m512i)places, (__m512d)b);
+#else
+    return (swiftmax_vector)_mm512_permutex2var_ps((__m512)a, (__m512i)places, (__m512)b);
+#endif
+}
+#endif
+
 /// Every second of two vectors of elements, the second of which begins with the last of the first: so that
 /// none is read beyond those wanted.
 SWIFTMAX_INLINE swiftmax_vector vector_alternate(swiftmax_vector a, swiftmax_vector b) {
@@ -482,6 +499,11 @@ SWIFTMAX_INLINE void vector_prefetch(const void *address) {
     __builtin_prefetch(address, 0, 2);
 }
 
+/// The same, into the first cache.
+SWIFTMAX_INLINE void vector_prefetch_first(const void *address) {
+    __builtin_prefetch(address, 0, 3);
+}
+
 /// A store past the caches; `address` must be aligned to the vector.
 SWIFTMAX_INLINE void vector_stream(void *address, swiftmax_vector v) {
     __builtin_nontemporal_store(v, (swiftmax_vector *)address);
@@ -520,6 +542,21 @@ SWIFTMAX_INLINE swiftmax_vector vector_load_partial(const void *address, intptr_
     return v;
 #endif
 }
+
+#if defined(__AVX2__)
+/// The elements but the first `absent`, which are zeros. Touches no memory before the others.
+SWIFTMAX_INLINE swiftmax_vector vector_load_last(const void *address, intptr_t absent) {
+#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
+    return (swiftmax_vector)_mm512_maskz_loadu_pd((__mmask8)~SWIFTMAX_MASK(absent), address);
+#elif defined(__AVX512F__)
+    return (swiftmax_vector)_mm512_maskz_loadu_ps((__mmask16)~SWIFTMAX_MASK(absent), address);
+#elif defined(SWIFTMAX_FLOAT64)
+    return (swiftmax_vector)_mm256_maskload_pd(address, ~SWIFTMAX_MASK(absent));
+#else
+    return (swiftmax_vector)_mm256_maskload_ps(address, ~SWIFTMAX_MASK(absent));
+#endif
+}
+#endif
 
 /// Stores the first `count` lanes (0 < count <= lanes) and touches no memory past them.
 SWIFTMAX_INLINE void vector_store_partial(void *address, swiftmax_vector v, intptr_t count) {
@@ -662,6 +699,18 @@ SWIFTMAX_INLINE swiftmax_half_words halves_load_partial(const void *address, int
         if (i < count)
             __builtin_memcpy((char *)&halves + 2 * i, (const char *)address + 2 * i, 2);
     return halves;
+#endif
+}
+
+/// The same where others lie before them, so that all are at least a vector.
+SWIFTMAX_INLINE swiftmax_half_words halves_load_last(const void *address, intptr_t count) {
+#if defined(__F16C__) && !defined(__AVX512BW__)
+    // The vector that ends with them, moved down: a place of 128 or more holds a zero.
+    __m128i vector = _mm_loadu_si128((const __m128i *)((const char *)address + 2 * count - 16));
+    __m128i first = _mm_set_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return (swiftmax_half_words)_mm_shuffle_epi8(vector, _mm_set1_epi8((char)(128 - 2 * count)) + first);
+#else
+    return halves_load_partial(address, count);
 #endif
 }
 
