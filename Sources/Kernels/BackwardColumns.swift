@@ -316,10 +316,11 @@ func scaledSum(
     while first < tile.n {
         let part = tile.from(first)
         for i in 0..<min(block, part.n) {
-            let term = load(part.g.from(i).address, tile.present) * splat(Element(downScale))
+            let g = vector_load_partial(part.g.from(i).address, tile.present, splat(0))
+            let y = vector_load_partial(part.y.from(i).address, tile.present, splat(0))
+            let term = g * splat(Element(downScale))
             vector_store(panels.tails + i &* vectorBytes, term)
-            plain +=
-                vector_widen(op == .softmax ? term * load(part.y.from(i).address, tile.present) : term)
+            plain += vector_widen(op == .softmax ? term * y : term)
         }
         addBlock(
             op,
