@@ -241,7 +241,9 @@ private func forEachRow(_ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeR
 
 /// Sums the exponentials of rows relative to the maxima in the table, and keeps their tails.
 @inline(never)
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scratch: Scratch) {
     forEachRow(rows) { slice, asked in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))
