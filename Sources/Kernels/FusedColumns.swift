@@ -81,7 +81,7 @@ struct FusedColumns {
                 if distance != .soon { return false }
                 let places = Int(bitPattern: g.address) | Int(bitPattern: y.address) | Int(bitPattern: out)
                 let isAligned = (places | g.stride | y.stride | outStride) & (lineBytes &- 1) == 0
-                let few = isAligned ? 7 &* ways / 4 : 4 &* ways / 3
+                let few = isAligned ? 7 &* ways / 4 : n <= longestFromMemory ? 4 &* ways / 3 : 7 &* ways / 6
                 return together <= (n <= virtualLanes ? few : ways) &* page
             #else
                 return together <= (n <= 12 && (doInputsMeet || meetsOut) ? 12 : 8) &* page
