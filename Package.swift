@@ -19,8 +19,11 @@ struct Variant {
             path: "Sources/Variants/\(name)",
             swiftSettings: [
                 .unsafeFlags(
-                    // Loops are unrolled by hand where it pays; the compiler's share would only be size.
-                    swiftFlags + ["-Xllvm", "-unroll-runtime=false"]
+                    // Loops are unrolled by hand where it pays; the compiler's share would only be size. So would be guards of the
+                    // stack, as what kernels keep there has fixed sizes, and the names of types.
+                    swiftFlags
+                        + ["-Xllvm", "-unroll-runtime=false", "-disable-stack-protector"]
+                        + ["-Xfrontend", "-disable-reflection-metadata"]
                         + defines.flatMap { ["-D", $0, "-Xcc", "-D\($0)=1"] }
                         + clangFlags.flatMap { ["-Xcc", $0] })
             ])

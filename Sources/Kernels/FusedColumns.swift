@@ -12,7 +12,7 @@ private func longestFused(_ op: Operation, _ distance: Distance) -> Int {
             return distance == .near ? 4 &* virtualLanes : virtualLanes
         }
     #endif
-    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+    #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
         return distance == .memory ? virtualLanes : 10 &* virtualLanes
     #else
         return virtualLanes
@@ -137,7 +137,7 @@ struct FusedColumns {
         #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
             if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
         #endif
-        #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+        #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
             if n > virtualLanes { return writeLong(scratch) }
         #endif
         if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
@@ -222,7 +222,7 @@ struct FusedColumns {
         if isWaiting { writeSoftmax(summed, result) }
     }
 
-    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+    #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
         /// Those of softmax of slices longer than there are virtual lanes.
         @inline(never)
         private func writeLong(_ scratch: Scratch) {

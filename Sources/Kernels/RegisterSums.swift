@@ -64,7 +64,7 @@ import CVector
 /// Up to so many elements by virtual lanes that are four apart.
 @inline(__always) var longestOfTwoToALane: Int { 2 &* virtualLanes }
 
-#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+#if SWIFTMAX_AVX512
     // 32 registers hold the sums of a few virtual lanes of one vector or two. The third quad of `sumOfLanes` is added to the first,
     // and the fourth to the second.
 
@@ -86,12 +86,20 @@ import CVector
         let whole = n & ~(virtualLanes &- 1)
         @inline(__always)
         func quad(_ lane: Int) -> PairQuad {
-            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
+            @inline(__always)
+            func first(_ i: Int) -> LaneSum {
+                LaneSum(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
+            }
             @inline(__always)
             func add(_ i: Int, _ sum: inout LaneSum) {
                 sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
             }
+            var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
             var i = lane
+            if elementBytes == 8 {
+                (a, b, c, d) = (first(i), first(i &+ 1), first(i &+ 2), first(i &+ 3))
+                i &+= virtualLanes
+            }
             while i < whole {
                 add(i, &a)
                 add(i &+ 1, &b)
@@ -106,7 +114,8 @@ import CVector
             return PairQuad(a: a.pair, b: b.pair, c: c.pair, d: d.pair)
         }
         for half in 0..<2 {
-            let two = quad(4 &* half) + quad(4 &* half &+ 8)
+            let own = quad(4 &* half)
+            let two = virtualLanes > 8 ? own + quad(4 &* half &+ 8) : own
             if half == 0 {
                 (sums[0], sums[1]) = (LaneSum(two.a), LaneSum(two.b))
                 (sums[2], sums[3]) = (LaneSum(two.c), LaneSum(two.d))
@@ -116,7 +125,9 @@ import CVector
             }
         }
     }
+#endif
 
+#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
     /// Whether the softmax sums of a tile are taken from registers: not where there are several blocks, nor where its rows are
     /// far away and many, or a page or more apart, or many that are multiples of a page apart, as they are better read as far as
     /// the tile goes then.
