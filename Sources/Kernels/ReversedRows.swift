@@ -73,7 +73,7 @@
         @inline(__always)
         func load(_ index: Int) -> Vector {
             let address = backwards(address, index, width: lanes)
-            vector_prefetch_first(address + next)
+            vector_prefetch(address + next)
             return vector_load(address)
         }
 
