@@ -76,7 +76,7 @@ struct FusedColumns {
             let inputs = doInputsMeet ? gBytes &+ yBytes : max(gBytes, yBytes)
             let meetsOut = meets(g.address, out) || meets(y.address, out)
             let together = meetsOut ? inputs &+ outBytes : max(inputs, outBytes)
-            // Of few elements it is enough if most lines stay.
+            // Of few elements it is enough if most lines stay, and more may go where sums would come from memory.
             #if SWIFTMAX_AVX512
                 if distance != .soon { return false }
                 let places = Int(bitPattern: g.address) | Int(bitPattern: y.address) | Int(bitPattern: out)

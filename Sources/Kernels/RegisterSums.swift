@@ -97,6 +97,7 @@ import CVector
             var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
             var i = lane
             if elementBytes == 8 {
+                // There is one of each lane, as only fused slices come here, and it needs no sum.
                 (a, b, c, d) = (first(i), first(i &+ 1), first(i &+ 2), first(i &+ 3))
                 i &+= virtualLanes
             }

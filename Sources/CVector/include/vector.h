@@ -429,7 +429,7 @@ SWIFTMAX_INLINE swiftmax_vector vector_reversed(swiftmax_vector v) {
     return __builtin_shufflevector(v, v, SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED));
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(SWIFTMAX_FLOAT64)
 /// Where vector_reversed_pair finds its lanes, if it skips as many of the first as `skipped`.
 SWIFTMAX_INLINE swiftmax_bits vector_reversed_places(intptr_t skipped) {
     return (swiftmax_bits){SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED)} - (uint32_t)skipped;
@@ -438,11 +438,7 @@ SWIFTMAX_INLINE swiftmax_bits vector_reversed_places(intptr_t skipped) {
 /// A vector of the lanes of a from the last to the first, and then of those of b.
 SWIFTMAX_INLINE swiftmax_vector vector_reversed_pair(swiftmax_vector a, swiftmax_vector b,
                                                      swiftmax_bits places) {
-#if defined(SWIFTMAX_FLOAT64)
-    return (swiftmax_vector)_mm512_permutex2var_pd((__m512d)a, (__m512i)places, (__m512d)b);
-#else
     return (swiftmax_vector)_mm512_permutex2var_ps((__m512)a, (__m512i)places, (__m512)b);
-#endif
 }
 #endif
 
@@ -540,7 +536,8 @@ SWIFTMAX_INLINE swiftmax_vector vector_load_partial(const void *address, intptr_
 }
 
 #if defined(__AVX2__)
-/// The elements but the first `absent`, which are zeros. Touches no memory before the others.
+/// The elements but the first `absent`, which are zeros; 0 <= absent <= lanes, but with AVX2 any number
+/// stands for the nearer of the two. Touches no memory before the others.
 SWIFTMAX_INLINE swiftmax_vector vector_load_last(const void *address, intptr_t absent) {
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
     return (swiftmax_vector)_mm512_maskz_loadu_pd((__mmask8)~SWIFTMAX_MASK(absent), address);
