@@ -10,7 +10,18 @@ import CVector
 
 /// How far away the inputs are; see `SWIFTMAX_NEAR`.
 enum Distance: Int32 {
-    case near, far, memory, soon
+    case near, far, memory, soon, soonAside
+
+    /// Whether vectors are asked for with their rows, as they are not found in the second cache.
+    var isFar: Bool { self == .far || isAsMemory }
+    var isAsMemory: Bool { self == .memory || self == .soonAside }
+
+    /// How many rows on a tall panel is asked for: where rows share places in the first cache, of what a last cache answers soon
+    /// so few that they are still there when they are read (measured on a Zen 5).
+    func rowsAhead(_ stride: Int) -> Int {
+        let isSoon = self == .soonAside || self == .soon
+        return isSoon && stride & 1023 == 0 ? 2 : 12
+    }
 }
 
 /// The columns before those that begin a vector in memory, if these are the same in all rows: vectors from there on lie
@@ -61,7 +72,7 @@ func backwardColumns(
     _ distance: Distance, ways: Int
 ) {
     let table = scratch.table
-    let far = distance == .far || distance == .memory
+    let far = distance.isFar
     // Rows that share lines with others are worth it where they are long, and a vector is a line or the op softmax. So are those
     // of softmax that follow each other without a gap, and then are taken as a whole.
     let outRowBytes = columns &* elementBytes
@@ -108,7 +119,9 @@ func backwardColumns(
             let rowBytes = min(present, panelColumns) &* elementBytes
             let isTall = n &* rowBytes > tallBytes && g.stride == y.stride
             let isLast = left &- present < lanes && present <= panelColumns
-            let ahead = isTall ? 12 &* g.stride : isLast && next != 0 ? next &- start : rowBytes
+            let ahead =
+                isTall
+                ? distance.rowsAhead(g.stride) &* g.stride : isLast && next != 0 ? next &- start : rowBytes
             let panel = GradientTile(
                 g: g.moved(by: start), y: y.moved(by: start), present: present, n: n,
                 ahead: asks ? ahead : 0, far: far,

@@ -13,7 +13,7 @@ private func longestFused(_ op: Operation, _ distance: Distance) -> Int {
         }
     #endif
     #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        return distance == .memory ? virtualLanes : 10 &* virtualLanes
+        return distance.isAsMemory ? virtualLanes : 10 &* virtualLanes
     #else
         return virtualLanes
     #endif

@@ -196,10 +196,12 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         let leavesCaches = bytes >= work.leastPastCaches
         work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
         let lastCache = work.kernels.pointee.last_cache
-        let isInMemory = leavesCaches || bytes >= 3 &* columnStreamingBytes
+        let isInMemory = bytes >= 3 &* columnStreamingBytes
+        let aside = Int32(work.hasSoonLastCache ? SWIFTMAX_SOON_ASIDE : SWIFTMAX_IN_MEMORY)
         let isNear = !work.hasSoonLastCache && elements &* work.elementBytes <= nearColumnBytes
         work.far =
-            isInMemory ? Int32(SWIFTMAX_IN_MEMORY) : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
+            isInMemory
+            ? Int32(SWIFTMAX_IN_MEMORY) : leavesCaches ? aside : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
         let most =
             leavesCaches && work.areTakenAsRows
             ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)

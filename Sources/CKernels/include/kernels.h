@@ -102,7 +102,14 @@ static inline bool swiftmax_groups_share_vectors(intptr_t columns, intptr_t lane
 
 /// How far away the columns of inputs are: in the second cache, beyond it, or hardly in the last one either;
 /// or in any cache of a CPU whose last one answers so soon that short columns are not asked for.
-enum { SWIFTMAX_NEAR = 0, SWIFTMAX_FAR = 1, SWIFTMAX_IN_MEMORY = 2, SWIFTMAX_SOON = 3 };
+/// SWIFTMAX_SOON_ASIDE: in such a last cache, while the output goes past it.
+enum {
+    SWIFTMAX_NEAR = 0,
+    SWIFTMAX_FAR = 1,
+    SWIFTMAX_IN_MEMORY = 2,
+    SWIFTMAX_SOON = 3,
+    SWIFTMAX_SOON_ASIDE = 4
+};
 
 /// One set of kernels. All strides are in bytes; elements of a row, and columns of one axis position,
 /// are contiguous. An output may be the input it is computed from, in the same layout. With `streaming` it is
