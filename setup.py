@@ -80,7 +80,7 @@ class BuildSwiftmax(build_ext):
         libraries = [
             *isolate_variants(products),
             *(
-                without_unwinding(library, self.scratch)
+                trimmed(library, self.scratch)
                 for library in (products / "libSwiftmax.a", *dispatch_libraries())
             ),
         ]
@@ -134,13 +134,21 @@ def dispatch_libraries() -> list[Path]:
 # Nothing is ever thrown through the library, and a tenth of its size would be for that.
 NO_UNWINDING = "--remove-section=.eh_frame"
 
+# Defined anew in python/swiftmax/_dispatch.c.
+REDEFINED = "--weaken-symbol=__OS_dispatch_queue_attr_vtable"
 
-def without_unwinding(library: Path, folder: Path) -> Path:
-    """Make a copy of a static library without its tables for exceptions."""
+
+def trimmed(library: Path, folder: Path) -> Path:
+    """Make a copy of a static library without what the extension has no use for."""
     target = folder / library.name
-    if not target.exists() or target.stat().st_mtime < library.stat().st_mtime:
-        run("objcopy", NO_UNWINDING, library, target)
+    if not target.exists() or target.stat().st_mtime < newest(library, Path(__file__)):
+        run("objcopy", NO_UNWINDING, REDEFINED, library, target)
     return target
+
+
+def newest(*paths: Path) -> float:
+    """When the last of these files was changed."""
+    return max(path.stat().st_mtime for path in paths)
 
 
 def isolate_variants(products: Path) -> list[Path]:
@@ -156,7 +164,7 @@ def isolate_variants(products: Path) -> list[Path]:
         if path.parent.name.startswith("Kernels"):
             variants[path.parent.with_suffix(".o")].append(path)
     for target, objects in variants.items():
-        if not target.exists() or target.stat().st_mtime < max(o.stat().st_mtime for o in objects):
+        if not target.exists() or target.stat().st_mtime < newest(*objects):
             merged = target.with_suffix(".merged.o")
             run("ld", "--relocatable", "--force-group-allocation", "-o", merged, *objects)
             run(
@@ -200,7 +208,7 @@ setup(
     ext_modules=[
         Extension(
             "swiftmax._core",
-            sources=["python/swiftmax/_core.c", "python/swiftmax/_memory.c"],
+            sources=sorted(glob("python/swiftmax/_*.c")),
             depends=[*glob("python/swiftmax/_*.h"), "python/swiftmax/_core.map"],
             include_dirs=["Sources/CSwiftmax/include"],
             define_macros=[("Py_LIMITED_API", "0x030A0000")] if ABI3 else [],
