@@ -73,7 +73,7 @@ private func forwardLongRow(
 ) {
     let (table, n) = (scratch.table, row.n)
     let tails = op == .softmax ? longRowTails(row, out, scratch, streaming: streaming) : nil
-    table.setResults(op, longRowStats(op.sumKind, row, tails, scratch))
+    table.setResults(op, longRowStats(op.sumKind, row, .own, tails, scratch))
     switch op {
     case .softmax:
         if let tails, blocksAreClose(n, table) {

@@ -45,7 +45,7 @@
     }
 
     /// The elements that a cache line holds.
-    @inline(__always) private var lineHalves: Int { 32 }
+    @inline(__always) var lineHalves: Int { 32 }
 
     extension HalfFormat {
         /// `n` elements as ones of Float. The lines `ahead` bytes from theirs are asked for.

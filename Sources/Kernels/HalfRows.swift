@@ -22,7 +22,7 @@
 
         /// As `load`, of one of more than a vector.
         @inline(__always)
-        private func loadLast(_ row: UnsafeRawPointer, _ index: Int, _ count: Int) -> Vector {
+        func loadLast(_ row: UnsafeRawPointer, _ index: Int, _ count: Int) -> Vector {
             let address = row + 2 &* index
             return widen(count == lanes ? halves_load(address) : halves_load_last(address, count))
         }

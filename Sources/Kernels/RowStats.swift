@@ -177,9 +177,12 @@ struct Asked {
 
     /// Rows where they lie, and where their results go, if through the caches.
     @inline(__always)
-    init(_ rows: UnsafeRawPointer, rowStride: Int, results: UnsafeMutableRawPointer?) {
+    init(
+        _ rows: UnsafeRawPointer, rowStride: Int, stride: Int = elementBytes,
+        results: UnsafeMutableRawPointer?
+    ) {
         self.init(
-            address: rows, rowStride: rowStride, stride: elementBytes,
+            address: rows, rowStride: rowStride, stride: stride,
             second: results.map { UnsafeRawPointer($0) - rows } ?? 0)
     }
 
@@ -401,9 +404,12 @@ func blockStats(
 
 /// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table, if the tails
 /// of their exponentials are kept in `tails`.
+///
+/// - Parameter elements: how those of the row lie: in order, of the own type or of 16 bits.
 @inline(never)
 func longRowStats(
-    _ kind: SumKind, _ long: RowBatch, _ tails: UnsafeMutableRawPointer?, _ scratch: Scratch
+    _ kind: SumKind, _ long: RowBatch, _ elements: Elements, _ tails: UnsafeMutableRawPointer?,
+    _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
     let (x, n) = (long.x, long.n)
@@ -413,15 +419,17 @@ func longRowStats(
         var first = 0
         var areTaken = false
         while first < n {
-            var row = RowBatch(x.element(first), min(block, n &- first), slice: 0)
-            if let known {
-                table.setMax(0, known)
-            } else {
-                setMaxima(row, areTaken: areTaken, scratch)
+            var row = RowBatch(x + first &* elements.stride, min(block, n &- first), slice: 0)
+            if case .own = elements {
+                if known == nil { setMaxima(row, areTaken: areTaken, scratch) }
+                if first &+ 2 &* block <= n { (row.next, row.nextCount) = (x.element(first &+ block), 1) }
             }
+            #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+                if case .halves(let format) = elements { row = format.widened(row, scratch) }
+            #endif
+            if let known { table.setMax(0, known) }
             row.asked = long.asked.element(first)
             let max = table.max(0)
-            if first &+ 2 &* block <= n { (row.next, row.nextCount) = (x.element(first &+ block), 1) }
             let target = tails.map { $0.element(first) } ?? scratch.rowTails
             areTaken = rowStats(
                 kind, row, scratch, RowTails(address: target, stride: 0, isPadded: false))

@@ -38,6 +38,9 @@ struct Scratch {
     /// Room for the tails of rows.
     @inline(__always) var rowTails: UnsafeMutableRawPointer { exponentials.tails }
 
+    /// Room for a batch of rows as floats, where no maxima of the next are kept.
+    @inline(__always) var wideRows: UnsafeMutableRawPointer { exponentials.powers }
+
     /// Room for a vector of each of a batch of rows.
     @inline(__always) var nextMaxima: NextMaxima { NextMaxima(address: exponentials.powers) }
 

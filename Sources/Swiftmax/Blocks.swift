@@ -132,7 +132,11 @@ extension Work {
             _ = merge(total + 1, blocks, total)
         }
         own.stats = total
-        runBlockResults(&own, 0, blocks, scratch)
+        if isReduction {
+            own.writeLogsumexp(total, scratch)
+        } else {
+            runBlockResults(&own, 0, blocks, scratch)
+        }
     }
 }
 

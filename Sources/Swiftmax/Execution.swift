@@ -9,6 +9,8 @@ import CSwiftmax
 enum Path {
     /// Elements of a slice are contiguous: whole rows, where they lie.
     case rows
+    /// The same of 16-bit elements, for forward functions.
+    case halfRows
     /// The same of 16-bit elements, or of inputs in reverse order, for gradients.
     case otherRows
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
@@ -22,6 +24,7 @@ enum Path {
     func run(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
         switch self {
         case .rows: runRows(work, first, end, scratch)
+        case .halfRows: runHalfRows(work, first, end, scratch)
         case .otherRows: runOtherRows(work, first, end, scratch)
         case .columns: runColumns(work, first, end, scratch)
         case .packedRows: runPackedRows(work, first, end, scratch)
@@ -110,6 +113,27 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
             operand(0), operand(work.pointee.inputs &- 1), operand(work.pointee.output), rows, scratch,
             streaming: work.pointee.streaming, far: work.pointee.far)
         index &+= rows
+    }
+}
+
+@_optimize(size)
+func runHalfRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
+    let work = work.pointee
+    let kernel = work.kernels.pointee.forward_half_rows.unsafelyUnwrapped
+    let packs = Work.Packs(scratch: scratch)
+    let room = work.n &* work.wideBytes <= Work.packBytes ? packs.input(0) : nil
+    var index = first
+    while index < end {
+        let rows = min(end &- index, work.batch.run(from: index))
+        let done = kernel(
+            work.op, work.elements(stride: work.elementBytes), work.start(index, 0), work.step(0),
+            work.start(index, work.output), work.step(work.output), rows, work.n, packs.kernel, room,
+            work.streaming, work.far)
+        index &+= done
+        if done < rows {
+            work.runOneByBlocks(index, scratch)
+            index &+= 1
+        }
     }
 }
 

@@ -176,6 +176,10 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
+    if areHalfRows(work) && !areShort && !(isLong && work.slices < threads) {
+        share(.halfRows, &work, work.slices, elements: elements, scratch)
+        return true
+    }
 
     let few = columnDimension(work, from: 2)
     if few >= 0, let path = pathOfFew(work, work.batch.size(few)) {
@@ -229,7 +233,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
-    if sliceBytes > Work.packBytes || isLong && work.slices < threads || areBlocks(work) {
+    if sliceBytes > Work.packBytes || isLong && work.slices < threads {
         return runBlocks(&work, scratch)
     }
     work.unitSlices = max(1, work.cachedBytes / sliceBytes)
@@ -245,12 +249,13 @@ private func unitColumns(_ work: Work, _ elements: Int, most: Int) -> Int {
     return min(most, (max(1, share) &+ 63) & ~63)
 }
 
-/// Whether rows of 16 bits are so long that they leave the second cache while they are computed, and are taken by blocks
-/// instead: twice into scratch, but only as far as the first cache.
-private func areBlocks(_ work: Work) -> Bool {
-    let longest = 768 &* 1024
-    return work.kind == .forward && !work.isWide && !work.hasMask && work.n &* work.wideBytes >= longest
-        && work.elementStride(0) == work.elementBytes
+/// Whether the kernels read the rows of a forward function in 16 bits, and write them so.
+@_optimize(size)
+private func areHalfRows(_ work: Work) -> Bool {
+    if work.kind == .backward || work.isWide || work.kernels.pointee.forward_half_rows == nil { return false }
+    if work.hasMask || work.slice.count > 1 || work.elementStride(0) != work.elementBytes { return false }
+    if work.n < 16 || work.n >= longestByBlocks { return false }
+    return work.isReduction || work.elementStride(work.output) == work.elementBytes
 }
 
 /// Whether the kernels read the rows of a gradient in 16 bits or with both inputs in reverse order, and write them as they
@@ -269,8 +274,12 @@ private func areOtherRows(_ work: Work) -> Bool {
     }
     if forward &+ reversed < 2 || work.isWide && forward > 0 { return false }
     if !work.isWide && reversed > 0 { return work.n >= 128 && work.n &* work.elementBytes <= Work.packBytes }
-    let longest = Work.packBytes / MemoryLayout<swiftmax_stats>.stride &* Int(SWIFTMAX_BLOCK)
-    return work.n >= 32 && work.n < longest / 2
+    return work.n >= 32 && work.n < longestByBlocks
+}
+
+/// Rows up to this long have the stats of their blocks in scratch.
+private var longestByBlocks: Int {
+    Work.packBytes / MemoryLayout<swiftmax_stats>.stride &* Int(SWIFTMAX_BLOCK) / 2
 }
 
 /// What the columns of several groups take together, which go through a kernel at once.

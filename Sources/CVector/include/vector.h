@@ -783,6 +783,22 @@ SWIFTMAX_INLINE swiftmax_bits bfloat_pairs(swiftmax_vector first, swiftmax_vecto
     return a | b;
 }
 
+/// Twice as many bfloat16 as a vector has lanes, in the place of a vector: those of `first`, then those of
+/// `second`, rounded to nearest even. The lower half of a NaN is 0.
+SWIFTMAX_INLINE swiftmax_vector bfloats_from(swiftmax_vector first, swiftmax_vector second) {
+    swiftmax_bits a = (swiftmax_bits)first, b = (swiftmax_bits)second;
+    a += 0x7fff + ((a >> 16) & 1);
+    b += 0x7fff + ((b >> 16) & 1);
+#if defined(__AVX512BW__)
+#define SWIFTMAX_UPPER_HALVES(lane) (0x30001 + 0x40004 * (lane))
+    swiftmax_bits upper = {SWIFTMAX_EACH_LANE(SWIFTMAX_UPPER_HALVES)};
+    return (swiftmax_vector)_mm512_permutex2var_epi16((__m512i)a, (__m512i)upper, (__m512i)b);
+#elif defined(__AVX2__)
+    __m256i both = _mm256_packus_epi32((__m256i)(a >> 16), (__m256i)(b >> 16));
+    return (swiftmax_vector)_mm256_permute4x64_epi64(both, 0xd8);
+#endif
+}
+
 SWIFTMAX_INLINE void bfloat_pairs_store(void *address, swiftmax_bits pairs) {
     vector_store(address, (swiftmax_vector)pairs);
 }

@@ -1,0 +1,252 @@
+// Forward functions of rows of 16-bit elements, read and written as they are.
+//
+// A batch of rows, or a block of a long one, is widened to floats in scratch, where its stats are those of ForwardRows.swift
+// to the bit. Its results are computed from the elements once more, as floats, and rounded as they are stored.
+
+#if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
+
+    import CKernels
+    import CVector
+
+    extension HalfFormat {
+        /// The forward operation on rows of at least a vector.
+        ///
+        /// - Parameter room: where the tails of the exponentials of a row longer than a block may be kept, if it holds them.
+        /// - Returns: how many were done: all up to a row longer than a block whose logsumexp is next to 0.
+        @inline(never)
+        func forwardRows(
+            _ op: Operation, _ x: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int,
+            _ n: Int, _ scratch: Scratch, room: UnsafeMutableRawPointer?, streaming: Bool, far: Bool
+        ) -> Int {
+            let table = scratch.table
+            let step = n <= block ? min(SliceTable.batch, max(1, halfBatchBytes / (n &* elementBytes))) : 1
+            let ahead = n <= block ? step &* x.stride : 2 &* block &* 2
+            var first = 0
+            while first < rows {
+                let count = min(step, rows &- first)
+                let (halves, target) = (x.from(first).address, out + first &* outStride)
+                var asked = Asked.nothing
+                if far || n >= leastAsked {
+                    let results = op == .logsumexp || streaming ? nil : target + ahead
+                    asked = Asked(
+                        halves + ahead, rowStride: x.stride, stride: 2, results: results)
+                }
+                if n > block {
+                    var row = RowBatch(halves, n, slice: 0)
+                    row.asked = asked
+                    if !forwardLongRow(op, row, target, scratch, room: room, streaming: streaming) {
+                        return first
+                    }
+                    first &+= 1
+                    continue
+                }
+                let rows = RowBatch(x: halves, stride: x.stride, first: 0, count: count, n: n)
+                var wide = widened(rows, scratch)
+                wide.asked = asked
+                let tails = RowTails(address: scratch.rowTails, stride: wide.stride, isPadded: true)
+                _ = rowStats(op.sumKind, wide, scratch, tails)
+                table.setResults(op, count)
+                switch op {
+                case .softmax: writeSoftmax(tails, rows, target, outStride, table, streaming: streaming)
+                case .logSoftmax: writeLogSoftmax(rows, target, outStride, table, streaming: streaming)
+                case .logsumexp:
+                    let results = scratch.rowTails
+                    writeLogsumexp(wide, results, elementBytes, table, scratch)
+                    for r in 0..<count {
+                        store(target + r &* outStride, 0, 1, vector_load(results.element(r)))
+                    }
+                }
+                first &+= count
+            }
+            return first
+        }
+
+        /// The forward operation on the one row of a batch, of several blocks; false where it is not done.
+        private func forwardLongRow(
+            _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch,
+            room: UnsafeMutableRawPointer?, streaming: Bool
+        ) -> Bool {
+            let (table, x, n) = (scratch.table, row.x, row.n)
+            let tails = op == .softmax ? room : nil
+            table.setResults(op, longRowStats(op.sumKind, row, .halves(self), tails, scratch))
+            if op == .logsumexp {
+                let value = table.logsumexp(0)
+                if cancels(value, max: table.max(0)) { return false }
+                store(out, 0, 1, splat(value))
+            } else if op == .logSoftmax {
+                writeLogSoftmax(row, out, 0, table, streaming: streaming)
+            } else if let tails, blocksAreClose(n, table) {
+                // As in `writeLongSoftmax`.
+                let slice = 1
+                var start = 0
+                while start < n {
+                    let index = start / block
+                    table.setSoftmaxResult(
+                        slice, max: table.blockMax(index), scale: blockScale(index, table))
+                    let part = RowBatch(
+                        x: x + 2 &* start, stride: 0, first: slice, count: 1, n: min(block, n &- start))
+                    let kept = RowTails(address: tails.element(start), stride: 0, isPadded: true)
+                    writeSoftmax(kept, part, out + 2 &* start, 0, table, streaming: streaming)
+                    start &+= block
+                }
+            } else {
+                writeSoftmax(x, out, n, table, streaming: streaming)
+            }
+            return true
+        }
+
+        /// Rows of at most one block as floats, in scratch; sets their maxima in the table.
+        @inline(never)
+        @_optimize(speed)
+        func widened(_ rows: RowBatch, _ scratch: Scratch) -> RowBatch {
+            let stride = (rows.n &+ lanes &- 1) / lanes &* vectorBytes
+            let wide = RowBatch(x: scratch.wideRows, stride: stride, first: 0, count: rows.count, n: rows.n)
+            if self == .float16 {
+                HalfFormat.float16.widen(rows, scratch.wideRows, stride, scratch.table)
+            } else {
+                HalfFormat.bfloat16.widen(rows, scratch.wideRows, stride, scratch.table)
+            }
+            return wide
+        }
+
+        @inline(__always)
+        private func widen(
+            _ rows: RowBatch, _ wide: UnsafeMutableRawPointer, _ stride: Int, _ table: SliceTable
+        ) {
+            let n = rows.n
+            for r in 0..<rows.count {
+                let (x, wide) = (rows.row(r), wide + r &* stride)
+                var largest = Quad(repeating: splat(-.infinity))
+                var i = 0
+                while i &+ 4 &* lanes <= n {
+                    let four = loadQuad(x, i)
+                    largest = largest.map(four, maximum)
+                    storeQuad(wide.element(i), four)
+                    i &+= 4 &* lanes
+                }
+                while i &+ lanes <= n {
+                    let value = load(x, i, lanes)
+                    largest.a = maximum(largest.a, value)
+                    vector_store(wide.element(i), value)
+                    i &+= lanes
+                }
+                if i < n {
+                    vector_store(wide.element(i), loadLast(x, i, n &- i))
+                    let value = vector_load_partial(wide.element(i), n &- i, splat(-.infinity))
+                    largest.b = maximum(largest.b, value)
+                }
+                table.setMax(
+                    r,
+                    vector_largest(maximum(maximum(largest.a, largest.b), maximum(largest.c, largest.d))))
+            }
+        }
+
+        /// As `writeSoftmax` of floats.
+        @inline(never)
+        private func writeSoftmax(
+            _ tails: RowTails, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+            _ table: SliceTable, streaming: Bool
+        ) {
+            @inline(__always)
+            func write(_ format: HalfFormat) {
+                for r in 0..<rows.count {
+                    let softmax = table.softmaxResult(rows.first &+ r)
+                    let tails = tails.row(r)
+                    @inline(__always)
+                    func result(_ i: Int, _ x: Vector) -> Vector {
+                        softmax(
+                            Exponential(
+                                tail: vector_load(tails.element(i)), power: softmax.shift.power(of: x)))
+                    }
+                    let (x, out) = (rows.x + r &* rows.stride, out + r &* outStride)
+                    format.writeRow(x, out, rows.n, streaming: streaming, result)
+                }
+            }
+            if self == .float16 { write(.float16) } else { write(.bfloat16) }
+        }
+
+        /// The softmax of the only row, whose exponentials are computed again.
+        @inline(never)
+        private func writeSoftmax(
+            _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int, _ table: SliceTable,
+            streaming: Bool
+        ) {
+            let softmax = table.softmaxResult(0)
+            @inline(__always)
+            func result(_ i: Int, _ x: Vector) -> Vector { softmax(x) }
+            writeRow(x, out, n, streaming: streaming, result)
+        }
+
+        @inline(never)
+        private func writeLogSoftmax(
+            _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ table: SliceTable,
+            streaming: Bool
+        ) {
+            @inline(__always)
+            func write(_ format: HalfFormat) {
+                for r in 0..<rows.count {
+                    let logSoftmax = table.logSoftmaxResult(r)
+                    @inline(__always)
+                    func result(_ i: Int, _ x: Vector) -> Vector { logSoftmax(x) }
+                    let (x, out) = (rows.x + r &* rows.stride, out + r &* outStride)
+                    format.writeRow(x, out, rows.n, streaming: streaming, result)
+                }
+            }
+            if self == .float16 { write(.float16) } else { write(.bfloat16) }
+        }
+
+        /// Stores what `result` makes of each vector of elements, from `i` on. With `streaming`, whole lines bypass the caches.
+        @inline(__always)
+        private func writeRow(
+            _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ n: Int, streaming: Bool,
+            _ result: (_ i: Int, _ x: Vector) -> Vector
+        ) {
+            var (i, end) = (0, n)
+            let streams = streaming && Int(bitPattern: out) % 2 == 0
+            if streams {
+                let head = min(n, (0 &- Int(bitPattern: out)) & (lineBytes &- 1) / 2)
+                while i < head {
+                    let count = min(lanes, head &- i)
+                    store(out, i, count, result(i, load(x, i, count)))
+                    i &+= count
+                }
+                end = i &+ (n &- i) / lineHalves &* lineHalves
+            }
+            while i &+ 2 &* lanes <= end {
+                let (first, second) = (load(x, i, lanes), load(x, i &+ lanes, lanes))
+                storeTwo(out, i, result(i, first), result(i &+ lanes, second), streams: streams)
+                i &+= 2 &* lanes
+            }
+            while i < n {
+                let count = min(lanes, n &- i)
+                store(out, i, count, result(i, loadLast(x, i, count)))
+                i &+= count
+            }
+        }
+
+        /// Two vectors of results, of which none is NaN but the default one or that of an element.
+        @inline(__always)
+        private func storeTwo(
+            _ out: UnsafeMutableRawPointer, _ i: Int, _ first: Vector, _ second: Vector, streams: Bool
+        ) {
+            let address = out + 2 &* i
+            if self == .bfloat16 {
+                let both = bfloats_from(first, second)
+                if streams { vector_stream(address, both) } else { vector_store(address, both) }
+            } else if streams {
+                halves_stream(address, narrow(first))
+                halves_stream(address + 2 &* lanes, narrow(second))
+            } else {
+                halves_store(address, narrow(first))
+                halves_store(address + 2 &* lanes, narrow(second))
+            }
+        }
+    }
+
+    /// Rows as long as this are asked for wherever they are.
+    @inline(__always) private var leastAsked: Int { 256 }
+
+    /// The floats of a batch of rows: see `rowBatchBytes`.
+    @inline(__always) private var halfBatchBytes: Int { 49152 }
+
+#endif
