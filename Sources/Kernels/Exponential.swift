@@ -158,6 +158,26 @@ struct ExponentialQuad {
     @inline(__always)
     fileprivate init(inlined d: Quad, magic: Vector) { self.init(d, magic: Quad(repeating: magic)) }
 
+    /// As for one. What `meanwhile` computes stands before the polynomials, whose operations would fill the scheduler of the CPU
+    /// while they wait for each other.
+    @inline(__always)
+    init(_ d: Quad, magic: Vector, meanwhile: () -> Vector) {
+        let biased = d.map { vector_fma($0, splat(log2e), magic) }
+        let (leading, rest) = reduced(d, biased.map { $0 - magic })
+        let r = leading.map(rest) { $0 + $1 }
+        let last = meanwhile()
+        tail = leading.map(polynomialTail(r.map { vector_behind($0, last) }, rest)) { $0 + $1 }
+        power = biased.map(vector_exponent_from_mantissa)
+    }
+
+    /// Four that add up to nothing.
+    static var zero: ExponentialQuad {
+        @inline(__always) get {
+            let zero = Exponential(tail: splat(0), power: splat(0))
+            return ExponentialQuad(zero, zero, zero, zero)
+        }
+    }
+
     /// Each with a magic of its own.
     @inline(__always)
     init(_ d: Quad, magic: Quad) {
@@ -196,10 +216,22 @@ func expTail<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> B {
 /// The same as the sum of two numbers, the second below half of the first.
 @inline(__always)
 func expTailParts<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, rest: B) {
-    let leading = d.map(n, withoutLeadingLn2)
+    let (leading, rest) = reduced(d, n, error: error)
+    return (leading, polynomialTail(leading.map(rest) { $0 + $1 }, rest))
+}
+
+/// d - n ln2 as the sum of two numbers.
+@inline(__always)
+private func reduced<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, rest: B) {
     let ownRest = n.map(trailingLn2)
-    let rest = error.map { ownRest.map($0) { $0 + $1 } } ?? ownRest
-    let r = leading.map(rest) { $0 + $1 }
+    return (
+        d.map(n, withoutLeadingLn2), error.map { ownRest.map($0) { $0 + $1 } } ?? ownRest
+    )
+}
+
+/// rest + r^2 q(r), which the leading part of r is to be added to.
+@inline(__always)
+private func polynomialTail<B: Bundle>(_ r: B, _ rest: B) -> B {
     #if SWIFTMAX_FLOAT64
         let q: B = doublePolynomial { q, c in
             q.map { $0.fma(r, splat(c)).together } ?? B(repeating: splat(c))
@@ -210,7 +242,7 @@ func expTailParts<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, re
         q = q.fma(r, splat(0x1.555494p-3)).together
         q = q.fma(r, splat(0x1.fffffcp-2)).together
     #endif
-    return (leading, r.map { $0 * $0 }.fma(q, rest))
+    return r.map { $0 * $0 }.fma(q, rest)
 }
 
 /// d - n ln2, with as much of ln2 as makes this exact.

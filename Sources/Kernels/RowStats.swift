@@ -49,33 +49,35 @@ struct RowTails {
 /// Sums the exponentials of one block (n <= `block`) of a row, virtual lane by virtual lane.
 ///
 /// - Parameters:
+///   - isPipelined: whether a group is added up while the exponentials of the next are computed, of which the CPU by itself does
+///     not see enough; for a row long enough.
 ///   - argument: the arguments of exp of `present` elements from `first` on; the low of the shift in the lanes beyond.
 ///   - term: what is summed of the exponentials of `present` elements from `first` on.
 @inline(__always)
 func sumRow(
-    _ n: Int, magic: Vector, _ laneSums: LaneSums, argument: (_ first: Int, _ present: Int) -> Vector,
+    _ n: Int, magic: Vector, _ laneSums: LaneSums, isPipelined: Bool,
+    argument: (_ first: Int, _ present: Int) -> Vector,
     term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
 ) {
     @inline(__always)
     func present(_ first: Int) -> Int { max(0, min(lanes, n &- first)) }
-    /// The terms of the group that starts at `first`: its members are `virtualLanes` apart, and the last may be cut short.
+    /// The arguments of the group that starts at `first`: its members are `virtualLanes` apart, and the last may be cut short.
     @inline(__always)
-    func group(_ first: Int) -> ExponentialQuad {
-        let (second, third) = (first &+ virtualLanes, first &+ 2 &* virtualLanes)
-        let fourth = third &+ virtualLanes
-        let count = min(lanes, n &- fourth)
-        let arguments = Quad(
-            argument(first, lanes), argument(second, lanes), argument(third, lanes),
-            argument(fourth, count))
-        let e = ExponentialQuad(arguments, magic: magic)
-        return ExponentialQuad(
-            term(first, lanes, e.a), term(second, lanes, e.b), term(third, lanes, e.c),
-            term(fourth, count, e.d))
+    func arguments(_ first: Int, ofLast count: Int) -> Quad {
+        Quad(
+            argument(first, lanes), argument(first &+ virtualLanes, lanes),
+            argument(first &+ 2 &* virtualLanes, lanes), argument(first &+ 3 &* virtualLanes, count))
+    }
+    @inline(__always)
+    func terms(_ first: Int, ofLast count: Int, _ e: ExponentialQuad) -> ExponentialQuad {
+        ExponentialQuad(
+            term(first, lanes, e.a), term(first &+ virtualLanes, lanes, e.b),
+            term(first &+ 2 &* virtualLanes, lanes, e.c), term(first &+ 3 &* virtualLanes, count, e.d))
     }
     // A narrow vector takes some of the virtual lanes at a time.
     var firstLane = 0
     while firstLane < virtualLanes {
-        if n <= shortLength {
+        if !isPipelined && n <= shortLength {
             @inline(__always)
             func terms(_ first: Int) -> TermSum {
                 let e = Exponential(argument(first, present(first)), magic: magic)
@@ -93,8 +95,27 @@ func sumRow(
         }
         var sum = CompensatedSum()
         var i = firstLane
+        #if SWIFTMAX_AVX512
+            if isPipelined {
+                var previous = ExponentialQuad.zero
+                @inline(__always)
+                func addPrevious() -> Vector {
+                    sum.add(previous)
+                    return sum.missing
+                }
+                while i &+ groupElements <= n {
+                    let e = ExponentialQuad(
+                        arguments(i, ofLast: lanes), magic: magic, meanwhile: addPrevious)
+                    previous = terms(i, ofLast: lanes, e)
+                    i &+= groupElements
+                }
+                sum.add(previous)
+            }
+        #endif
         while i &+ 3 &* virtualLanes < n {
-            sum.add(group(i))
+            let count = min(lanes, n &- (i &+ 3 &* virtualLanes))
+            let e = ExponentialQuad(arguments(i, ofLast: count), magic: magic)
+            sum.add(terms(i, ofLast: count, e))
             i &+= groupElements
         }
         // What is left of the last group, added up in the same order.
@@ -228,18 +249,35 @@ struct NextMaxima {
     func max(_ row: Int) -> Element { vector_largest(vector_load(address + row &* vectorBytes)) }
 }
 
-/// Calls `sum` for each row of a batch, with the row that is asked for meanwhile: in one of two copies, as what is not
+#if SWIFTMAX_AVX512
+    /// Shorter rows would lose by the beginning and the end.
+    @inline(__always) private var pipelinedLength: Int { 8 &* groupElements }
+#endif
+
+/// Calls `sum` for each row of a batch, with the row that is asked for meanwhile: in one of several copies, as what is not
 /// asked for would still cost registers.
 @inline(__always)
-private func forEachRow(_ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?) -> Void) {
+private func forEachRow(
+    _ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?, _ isPipelined: Bool) -> Void
+) {
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
         // So short, rows of doubles come here only if they are few (see `areShort` of the plan), and do without.
-        if rows.asked.address != nil && (elementBytes == 4 || rows.n > shortLength) {
-            for r in 0..<rows.count { sum(rows.first &+ r, rows.asked.row(r)) }
+        let areAsked = rows.asked.address != nil && (elementBytes == 4 || rows.n > shortLength)
+        #if SWIFTMAX_AVX512
+            if rows.n >= pipelinedLength {
+                // In one copy: where nothing is to be asked for, a row itself is.
+                for r in 0..<rows.count {
+                    sum(rows.first &+ r, areAsked ? rows.asked.row(r) : rows.row(rows.first &+ r), true)
+                }
+                return
+            }
+        #endif
+        if areAsked {
+            for r in 0..<rows.count { sum(rows.first &+ r, rows.asked.row(r), false) }
             return
         }
     #endif
-    for r in 0..<rows.count { sum(rows.first &+ r, nil) }
+    for r in 0..<rows.count { sum(rows.first &+ r, nil, false) }
 }
 
 /// Sums the exponentials of rows relative to the maxima in the table, and keeps their tails.
@@ -248,12 +286,14 @@ private func forEachRow(_ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeR
     @_optimize(speed)
 #endif
 func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scratch: Scratch) {
-    forEachRow(rows) { slice, asked in
+    forEachRow(rows) { slice, asked, isPipelined in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))
         var nextMaxima = splat(-.infinity)
         let low = splat(table.low(slice))
         let kept = tails.row(slice)
-        sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
+        sumRow(
+            rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice), isPipelined: isPipelined
+        ) { i, present in
             rows.asked.ask(asked, i &* rows.asked.stride)
             nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)
@@ -272,13 +312,15 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scr
 @inline(never)
 @_optimize(speed)
 func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
-    forEachRow(rows) { slice, asked in
+    forEachRow(rows) { slice, asked, isPipelined in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))
         var nextMaxima = splat(-.infinity)
         let low = splat(table.low(slice))
         let max = splat(isShifted ? 0 : table.max(slice))
         var count: Int32 = 0
-        sumRow(rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice)) { i, present in
+        sumRow(
+            rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice), isPipelined: isPipelined
+        ) { i, present in
             rows.asked.ask(asked, i &* rows.asked.stride)
             nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
             return maximum(load(x.element(i), present, fill: -.infinity), low)

@@ -71,7 +71,7 @@ struct CompensatedSum {
     /// The sum of the raises, from `start` on.
     private var sum = splat(start)
     /// What they miss.
-    private var missing = splat(0)
+    private(set) var missing = splat(0)
 
     /// Above sqrt(2) * 2^64, and above a sum that is taken again (see `spareExponent`).
     private static var start: Element { @inline(__always) get { 0x1p66 } }

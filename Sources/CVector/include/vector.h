@@ -359,7 +359,10 @@ SWIFTMAX_INLINE uint32_t vector_equal_lanes(swiftmax_vector a, swiftmax_vector b
 
 /// Their number.
 SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b) {
-    return __builtin_popcount(vector_equal_lanes(a, b));
+    uint32_t lanes = vector_equal_lanes(a, b);
+    // The compiler would count those of several vectors in vectors, which takes longer.
+    __asm__("" : "+r"(lanes));
+    return __builtin_popcount(lanes);
 }
 
 #if defined(SWIFTMAX_FLOAT32)
@@ -403,6 +406,16 @@ SWIFTMAX_INLINE swiftmax_vector vector_after(swiftmax_vector a, swiftmax_vector 
     __asm__("" : "+x"(a) : "x"(b), "x"(c), "x"(d));
 #else
     (void)b, (void)c, (void)d;
+#endif
+    return a;
+}
+
+/// `a`, not before `b` is computed too.
+SWIFTMAX_INLINE swiftmax_vector vector_behind(swiftmax_vector a, swiftmax_vector b) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(a) : "v"(b));
+#else
+    (void)b;
 #endif
     return a;
 }
