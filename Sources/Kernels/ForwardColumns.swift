@@ -7,7 +7,7 @@ import CVector
 func forwardColumns(
     _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ groups: swiftmax_groups, _ n: Int,
-    _ scratch: Scratch, streaming: Bool, next: Asked
+    _ scratch: Scratch, streaming: Bool, next: Asked, recomputes: Bool
 ) {
     #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
         if areTinySoftmax(op, elements, columns, n, inPlace: UnsafeRawPointer(out) == x) {
@@ -21,7 +21,7 @@ func forwardColumns(
     #endif
     forwardTiles(
         op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming: streaming,
-        next: next)
+        next: next, recomputes: recomputes)
 }
 
 /// The same, a tile at a time: of small groups several.
@@ -29,12 +29,13 @@ func forwardColumns(
 func forwardTiles(
     _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ groups: swiftmax_groups, _ n: Int,
-    _ scratch: Scratch, streaming: Bool, next: Asked
+    _ scratch: Scratch, streaming: Bool, next: Asked, recomputes: Bool
 ) {
     let table = scratch.table
     let columnBytes = min(n, block) &* vectorBytes
     // Exponentials are kept where a few vectors of them fit; else the elements are, in the room of both.
-    let keeps = op == .softmax && n <= keptLength(xStride, streaming: streaming)
+    let areSpread = !recomputes || keepsAsked(n, xStride)
+    let keeps = op == .softmax && keepsExponentials(n, xStride, areSpread: areSpread, streaming: streaming)
     let kept = scratch.exponentials
     let (panel, bytes) = keeps ? (kept.powers, panelBytes) : (kept.tails, 2 &* panelBytes)
     // In fours, as they are copied and written.
@@ -124,13 +125,16 @@ private func setConstants(
     table.setResults(op, tile.count)
 }
 
-/// Slices up to this long keep their exponentials, which makes tiles narrower. In Double a few columns at a time are worth
-/// it, but where they lie at multiples of a page and evict what was asked for; in Float not where a run of a narrow tile
+/// Whether slices keep their exponentials, which makes tiles narrower: up to some length. In Double a few columns at a time are
+/// worth it, but where they lie at multiples of a page and evict what was asked for; in Float not where a run of a narrow tile
 /// would be written past the caches in parts of lines.
+///
+/// - Parameter areSpread: false where a tile has so many lines in some sets of the second cache that they evict what is kept,
+///   and this is slow.
 @inline(__always)
-private func keptLength(_ stride: Int, streaming: Bool) -> Int {
-    if elementBytes == 8 { return stride & 4095 != 0 ? block : 1024 }
-    return streaming && stride & 63 != 0 ? 512 : 1024
+private func keepsExponentials(_ n: Int, _ stride: Int, areSpread: Bool, streaming: Bool) -> Bool {
+    if elementBytes == 8 { return n <= (areSpread && stride & 4095 != 0 ? block : 1024) }
+    return n <= (areSpread && !(streaming && stride & 63 != 0) ? 1024 : 512)
 }
 
 // MARK: Results

@@ -9,10 +9,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             far: far != 0, next: Asked(next))
     }
     kernels.pointee.forward_columns = {
-        op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming, next in
+        op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming, next, recomputes in
         forwardColumns(
             Operation(op), Elements(elements), x!, xStride, out!, outStride, columns, groups, n,
-            Scratch(address: scratch!), streaming: streaming != 0, next: Asked(next))
+            Scratch(address: scratch!), streaming: streaming != 0, next: Asked(next),
+            recomputes: recomputes != 0)
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch, next in
         stats!.pointee = blockStats(

@@ -162,7 +162,7 @@ import CVector
             forwardColumns(
                 op, .own, columns, stride, results, stride, count, swiftmax_single_group(), n, scratch,
                 streaming: false,
-                next: .nothing)
+                next: .nothing, recomputes: false)
             transpose(results, stride, out + first &* outStride, outStride, op == .logsumexp ? 1 : n, count)
             first &+= count
         }

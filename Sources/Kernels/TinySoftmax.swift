@@ -28,7 +28,7 @@ import CVector
         func writeLongWay(_ op: Operation, _ xStride: Int, _ outStride: Int, _ n: Int, _ scratch: Scratch) {
             forwardTiles(
                 op, .own, x, xStride, out, outStride, lanes, swiftmax_single_group(), n, scratch,
-                streaming: false, next: .nothing)
+                streaming: false, next: .nothing, recomputes: false)
         }
     }
 

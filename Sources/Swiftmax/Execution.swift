@@ -74,7 +74,7 @@ extension Work {
         if kind == .forward {
             kernels.pointee.forward_columns(
                 op, elements, a.address, a.stride, out.address, out.stride, columns, groups, n, scratch,
-                streaming, next)
+                streaming, next, kernels.pointee.recomputes)
         } else {
             kernels.pointee.backward_columns(
                 op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, groups, n,

@@ -41,6 +41,9 @@ private func fill(_ index: Int32) {
             }
             // As of Zen 5; on Zen 4 it takes a third longer.
             float32.pointee.eights = isZen5 ? 1 : 0
+            // Others compute with half a vector at a time, or were not measured.
+            float32.pointee.recomputes = isZen5 ? 1 : 0
+            float64.pointee.recomputes = isZen5 ? 1 : 0
         case 2:
             swiftmax_kernels_avx2_float32(float32)
             swiftmax_kernels_avx2_float64(float64)

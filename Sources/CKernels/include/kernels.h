@@ -119,6 +119,9 @@ typedef struct swiftmax_kernels {
     int32_t last_cache;
     /// Whether this CPU widens eight floats at a time rather than twice four: for `eights` of the functions.
     int32_t eights;
+    /// Whether this CPU takes longer to bring back what its second cache lost of the exponentials of a column
+    /// than to compute them again: for `recomputes` of the functions.
+    int32_t recomputes;
     /// How many lines the first cache of this CPU holds at multiples of a page: for `ways` of the functions.
     int32_t ways;
 
@@ -132,7 +135,7 @@ typedef struct swiftmax_kernels {
     /// in order, n <= SWIFTMAX_BLOCK. Those of 16 bits give such results.
     void (*forward_columns)(int32_t op, int32_t elements, const void *x, intptr_t x_stride, void *out,
                             intptr_t out_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
-                            void *scratch, int32_t streaming, swiftmax_next next);
+                            void *scratch, int32_t streaming, swiftmax_next next, int32_t recomputes);
     /// As forward_rows, of rows of at least 16 elements of 16 bits, with such results. `room`: for a float of
     /// each element of a row longer than SWIFTMAX_BLOCK, or null. Returns how many rows are done: fewer than
     /// all where the logsumexp of the next is to be taken by blocks. Null where there is none for this CPU or
