@@ -9,60 +9,27 @@
     import CVector
 
     extension HalfFormat {
-        /// The forward operation on rows of at least a vector.
-        ///
-        /// - Parameter room: where the tails of the exponentials of a row longer than a block may be kept, if it holds them.
-        /// - Returns: how many were done: all up to a row longer than a block whose logsumexp is next to 0.
-        @inline(never)
-        func forwardRows(
-            _ op: Operation, _ x: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int,
-            _ n: Int, _ scratch: Scratch, room: UnsafeMutableRawPointer?, streaming: Bool, far: Bool
-        ) -> Int {
+        /// The results of a batch of rows, `copied` in order as floats.
+        @inline(__always)
+        func write(
+            _ op: Operation, _ rows: RowBatch, _ copied: RowBatch, _ out: UnsafeMutableRawPointer,
+            _ outStride: Int, _ tails: RowTails, _ scratch: Scratch, streaming: Bool
+        ) {
             let table = scratch.table
-            let step = n <= block ? min(SliceTable.batch, max(1, halfBatchBytes / (n &* elementBytes))) : 1
-            let ahead = n <= block ? step &* x.stride : 2 &* block &* 2
-            var first = 0
-            while first < rows {
-                let count = min(step, rows &- first)
-                let (halves, target) = (x.from(first).address, out + first &* outStride)
-                var asked = Asked.nothing
-                if far || n >= leastAsked {
-                    let results = op == .logsumexp || streaming ? nil : target + ahead
-                    asked = Asked(
-                        halves + ahead, rowStride: x.stride, stride: 2, results: results)
+            switch op {
+            case .softmax: writeSoftmax(tails, rows, out, outStride, table, streaming: streaming)
+            case .logSoftmax: writeLogSoftmax(rows, out, outStride, table, streaming: streaming)
+            case .logsumexp:
+                let results = scratch.rowTails
+                writeLogsumexp(copied, results, elementBytes, table, scratch)
+                for r in 0..<rows.count {
+                    store(out + r &* outStride, 0, 1, vector_load(results.element(r)))
                 }
-                if n > block {
-                    var row = RowBatch(halves, n, slice: 0)
-                    row.asked = asked
-                    if !forwardLongRow(op, row, target, scratch, room: room, streaming: streaming) {
-                        return first
-                    }
-                    first &+= 1
-                    continue
-                }
-                let rows = RowBatch(x: halves, stride: x.stride, first: 0, count: count, n: n)
-                var wide = widened(rows, scratch)
-                wide.asked = asked
-                let tails = RowTails(address: scratch.rowTails, stride: wide.stride, isPadded: true)
-                _ = rowStats(op.sumKind, wide, scratch, tails)
-                table.setResults(op, count)
-                switch op {
-                case .softmax: writeSoftmax(tails, rows, target, outStride, table, streaming: streaming)
-                case .logSoftmax: writeLogSoftmax(rows, target, outStride, table, streaming: streaming)
-                case .logsumexp:
-                    let results = scratch.rowTails
-                    writeLogsumexp(wide, results, elementBytes, table, scratch)
-                    for r in 0..<count {
-                        store(target + r &* outStride, 0, 1, vector_load(results.element(r)))
-                    }
-                }
-                first &+= count
             }
-            return first
         }
 
         /// The forward operation on the one row of a batch, of several blocks; false where it is not done.
-        private func forwardLongRow(
+        func forwardLongRow(
             _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch,
             room: UnsafeMutableRawPointer?, streaming: Bool
         ) -> Bool {
@@ -95,22 +62,20 @@
             return true
         }
 
-        /// Rows of at most one block as floats, in scratch; sets their maxima in the table.
-        @inline(never)
-        @_optimize(speed)
-        func widened(_ rows: RowBatch, _ scratch: Scratch) -> RowBatch {
-            let stride = (rows.n &+ lanes &- 1) / lanes &* vectorBytes
-            let wide = RowBatch(x: scratch.wideRows, stride: stride, first: 0, count: rows.count, n: rows.n)
+        /// See `Elements.copy`.
+        @inline(__always)
+        func widen(
+            _ rows: RowBatch, _ wide: UnsafeMutableRawPointer, _ stride: Int, _ table: SliceTable
+        ) {
             if self == .float16 {
-                HalfFormat.float16.widen(rows, scratch.wideRows, stride, scratch.table)
+                HalfFormat.float16.widenEach(rows, wide, stride, table)
             } else {
-                HalfFormat.bfloat16.widen(rows, scratch.wideRows, stride, scratch.table)
+                HalfFormat.bfloat16.widenEach(rows, wide, stride, table)
             }
-            return wide
         }
 
         @inline(__always)
-        private func widen(
+        private func widenEach(
             _ rows: RowBatch, _ wide: UnsafeMutableRawPointer, _ stride: Int, _ table: SliceTable
         ) {
             let n = rows.n
@@ -242,11 +207,5 @@
             }
         }
     }
-
-    /// Rows as long as this are asked for wherever they are.
-    @inline(__always) private var leastAsked: Int { 256 }
-
-    /// The floats of a batch of rows: see `rowBatchBytes`.
-    @inline(__always) private var halfBatchBytes: Int { 49152 }
 
 #endif

@@ -15,8 +15,9 @@ func forwardRows(
         if areTiny(op, n) { return forwardTinyRows(op, x, xStride, out, outStride, rows, n, scratch) }
     #endif
     let table = scratch.table
-    let rowBytes = n &* elementBytes
-    let step = n <= block ? min(SliceTable.batch, max(1, rowBatchBytes / rowBytes)) : 1
+    // What goes past the caches leaves room in the first one.
+    let areNear = streaming && vectorBytes == lineBytes
+    let step = n <= block ? rowBatch(n, areNear: areNear) : 1
     let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let isInPlace = x == UnsafeRawPointer(out)
     let elementsAhead = n > block ? 2 &* block &* elementBytes : 2 &* step &* xStride
@@ -59,13 +60,16 @@ func forwardRows(
     }
 }
 
-/// Elements that are taken through all phases together: with their results, they should stay in the second cache, and each
-/// phase should have much to do, as it takes long to begin and to end.
-@inline(__always) private var rowBatchBytes: Int { 49152 }
+/// Rows that are taken through all phases together: with their results, they should stay in the second cache, or in the first if
+/// `areNear`; and each phase should have much to do, as it takes long to begin and to end.
+@inline(__always)
+func rowBatch(_ n: Int, areNear: Bool) -> Int {
+    min(SliceTable.batch, max(1, (areNear ? 12288 : 49152) / (n &* elementBytes)))
+}
 
 /// From this length on the tails of a row are kept in the place of its results, where shorter ones would often be stores of
 /// a part of a vector, or across lines.
-@inline(__always) private var tailsInPlace: Int { 512 }
+@inline(__always) var tailsInPlace: Int { 512 }
 
 /// The forward operation on the one row of a batch, of several blocks.
 private func forwardLongRow(

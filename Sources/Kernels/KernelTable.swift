@@ -100,6 +100,12 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         }
     #endif
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+        kernels.pointee.forward_other_rows = {
+            op, elements, x, xStride, out, outStride, rows, n, scratch, room, streaming, far in
+            forwardOtherRows(
+                Operation(op), Elements(elements), Operand(address: x!, stride: xStride), out!, outStride,
+                rows, n, Scratch(address: scratch!), room: room, streaming: streaming != 0, far: far != 0)
+        }
         kernels.pointee.backward_other_rows = {
             op, elements, g, gStride, y, yStride, out, outStride, rows, n, scratch, eights in
             backwardOtherRows(
@@ -108,12 +114,6 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
                 Scratch(address: scratch!), eights: eights != 0)
         }
         #if SWIFTMAX_FLOAT32
-            kernels.pointee.forward_half_rows = {
-                op, elements, x, xStride, out, outStride, rows, n, scratch, room, streaming, far in
-                return HalfFormat(elements).forwardRows(
-                    Operation(op), Operand(address: x!, stride: xStride), out!, outStride, rows, n,
-                    Scratch(address: scratch!), room: room, streaming: streaming != 0, far: far != 0)
-            }
             kernels.pointee.backward_half_columns = {
                 op, elements, g, gStride, y, yStride, out, outStride, columns, n, scratch, streaming in
                 backwardHalfColumns(

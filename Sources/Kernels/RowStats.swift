@@ -467,7 +467,10 @@ func longRowStats(
                 if first &+ 2 &* block <= n { (row.next, row.nextCount) = (x.element(first &+ block), 1) }
             }
             #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
-                if case .halves(let format) = elements { row = format.widened(row, scratch) }
+                if case .halves = elements {
+                    elements.copy(row, to: scratch.wideRows, 0, table)
+                    row = RowBatch(UnsafeRawPointer(scratch.wideRows), row.n, slice: 0)
+                }
             #endif
             if let known { table.setMax(0, known) }
             row.asked = long.asked.element(first)

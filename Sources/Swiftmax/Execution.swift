@@ -9,9 +9,7 @@ import CSwiftmax
 enum Path {
     /// Elements of a slice are contiguous: whole rows, where they lie.
     case rows
-    /// The same of 16-bit elements, for forward functions.
-    case halfRows
-    /// The same of 16-bit elements, or of inputs in reverse order, for gradients.
+    /// The same of 16-bit elements, and of inputs in reverse order or, of forward functions, every other element.
     case otherRows
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
@@ -24,7 +22,6 @@ enum Path {
     func run(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
         switch self {
         case .rows: runRows(work, first, end, scratch)
-        case .halfRows: runHalfRows(work, first, end, scratch)
         case .otherRows: runOtherRows(work, first, end, scratch)
         case .columns: runColumns(work, first, end, scratch)
         case .packedRows: runPackedRows(work, first, end, scratch)
@@ -117,60 +114,51 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
 }
 
 @_optimize(size)
-func runHalfRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
-    let work = work.pointee
-    let kernel = work.kernels.pointee.forward_half_rows.unsafelyUnwrapped
-    let packs = Work.Packs(scratch: scratch)
-    let room = work.n &* work.wideBytes <= Work.packBytes ? packs.input(0) : nil
-    var index = first
-    while index < end {
-        let rows = min(end &- index, work.batch.run(from: index))
-        let done = kernel(
-            work.op, work.elements(stride: work.elementBytes), work.start(index, 0), work.step(0),
-            work.start(index, work.output), work.step(work.output), rows, work.n, packs.kernel, room,
-            work.streaming, work.far)
-        index &+= done
-        if done < rows {
-            work.runOneByBlocks(index, scratch)
-            index &+= 1
-        }
-    }
-}
-
-@_optimize(size)
 func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
-    let kernel = work.kernels.pointee.backward_other_rows.unsafelyUnwrapped
-    let elements = work.elements(stride: work.isWide ? -work.elementBytes : work.elementBytes)
+    let kernels = work.kernels.pointee
+    let elements = work.elements(stride: work.elementStride(0))
     let rowBytes = work.n &* work.elementBytes
-    let isPacked = !work.isWide && (work.elementStride(0) < 0 || work.elementStride(1) < 0)
+    let room = work.n &* work.wideBytes <= Work.packBytes ? packs.input(1) : nil
+
+    /// Whether the rows of an input are of 16 bits, and not in order either.
+    func isPacked(_ i: Int) -> Bool { !work.isWide && work.elementStride(i) != work.elementBytes }
+    let areAnyPacked = isPacked(0) || isPacked(work.inputs &- 1)
+
     var index = first
     while index < end {
         var rows = min(end &- index, work.batch.run(from: index))
-        if isPacked { rows = min(rows, max(1, 2 &* work.cachedBytes / rowBytes)) }
+        if areAnyPacked { rows = min(rows, max(1, 2 &* work.cachedBytes / rowBytes)) }
 
         /// Where the rows of an input lie, or a copy of them in order.
         func input(_ i: Int) -> Work.Operand {
-            let (source, stride) = (work.start(index, i), work.elementStride(i))
-            if work.isWide || stride > 0 {
-                return Work.Operand(address: source, stride: work.step(i))
-            }
+            let source = work.start(index, i)
+            if !isPacked(i) { return Work.Operand(address: source, stride: work.step(i)) }
             for r in 0..<rows {
-                work.kernels.pointee.gather_halves(
-                    source + r &* work.step(i), stride, packs.input(i) + r &* rowBytes, work.n)
+                kernels.gather_halves(
+                    source + r &* work.step(i), work.elementStride(i), packs.input(i) + r &* rowBytes, work.n)
             }
             return Work.Operand(address: packs.input(i), stride: rowBytes)
         }
-        let (gradOutput, output) = (input(0), input(1))
-        let done = kernel(
-            work.op, elements, gradOutput.address, gradOutput.stride, output.address, output.stride,
-            work.start(index, 2), work.step(2), rows, work.n, packs.kernel, work.kernels.pointee.eights)
-        index &+= done
-        if done < rows {
-            work.runOneByBlocks(index, scratch)
-            index &+= 1
+        let a = input(0)
+        let out = Work.Operand(address: work.start(index, work.output), stride: work.step(work.output))
+        var done: Int
+        if work.kind == .forward {
+            done = kernels.forward_other_rows.unsafelyUnwrapped(
+                work.op, elements, a.address, a.stride, out.address, out.stride, rows, work.n, packs.kernel,
+                room, work.streaming, work.far)
+        } else {
+            let b = input(1)
+            done = kernels.backward_other_rows.unsafelyUnwrapped(
+                work.op, elements, a.address, a.stride, b.address, b.stride, out.address, out.stride, rows,
+                work.n, packs.kernel, kernels.eights)
         }
+        if done < rows {
+            work.runOneByBlocks(index &+ done, scratch)
+            done &+= 1
+        }
+        index &+= done
     }
 }
 

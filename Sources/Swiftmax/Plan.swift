@@ -167,7 +167,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
-    if areOtherRows(work) && !(isLong && work.slices < threads) {
+    if work.kind == .backward && areOtherRows(work) && !(isLong && work.slices < threads) {
         share(.otherRows, &work, work.slices, elements: elements, scratch)
         return true
     }
@@ -176,8 +176,8 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         share(.rows, &work, work.slices, elements: elements, scratch)
         return true
     }
-    if areHalfRows(work) && !areShort && !(isLong && work.slices < threads) {
-        share(.halfRows, &work, work.slices, elements: elements, scratch)
+    if work.kind == .forward && areOtherRows(work) && !areShort && !(isLong && work.slices < threads) {
+        share(.otherRows, &work, work.slices, elements: elements, scratch)
         return true
     }
 
@@ -249,24 +249,27 @@ private func unitColumns(_ work: Work, _ elements: Int, most: Int) -> Int {
     return min(most, (max(1, share) &+ 63) & ~63)
 }
 
-/// Whether the kernels read the rows of a forward function in 16 bits, and write them so.
-@_optimize(size)
-private func areHalfRows(_ work: Work) -> Bool {
-    if work.kind == .backward || work.isWide || work.kernels.pointee.forward_half_rows == nil { return false }
-    if work.hasMask || work.slice.count > 1 || work.elementStride(0) != work.elementBytes { return false }
-    if work.n < 16 || work.n >= longestByBlocks { return false }
-    return work.isReduction || work.elementStride(work.output) == work.elementBytes
-}
-
-/// Whether the kernels read the rows of a gradient in 16 bits or with both inputs in reverse order, and write them as they
-/// lie. Shorter ones go through scratch many at a time; the stats of the blocks of longer ones would leave their place in
-/// it. Reversed rows of 16 bits are copied, which pays for fewer lengths.
+/// Whether the kernels read rows that do not lie in order, or are of 16 bits, and write them as they lie; see
+/// `runOtherRows`.
 @_optimize(size)
 private func areOtherRows(_ work: Work) -> Bool {
-    if work.kind == .forward || work.kernels.pointee.backward_other_rows == nil { return false }
-    if work.hasMask || work.slice.count > 1 || work.elementStride(work.output) != work.elementBytes {
-        return false
-    }
+    if work.hasMask || work.slice.count > 1 { return false }
+    if !work.isReduction && work.elementStride(work.output) != work.elementBytes { return false }
+    return work.kind == .forward ? areOtherForwardRows(work) : areOtherGradients(work)
+}
+
+/// Rows in order of 16 bits; reversed, or every other element, of a block, which is copied.
+private func areOtherForwardRows(_ work: Work) -> Bool {
+    if work.kernels.pointee.forward_other_rows == nil || work.n < 16 { return false }
+    let stride = work.elementStride(0)
+    if !work.isWide && stride == work.elementBytes { return work.n < longestByBlocks }
+    return work.n <= Int(SWIFTMAX_BLOCK) && (stride == -work.elementBytes || stride == 2 &* work.elementBytes)
+}
+
+/// Rows of 16 bits, or with both inputs in reverse order. Shorter ones go through scratch many at a time; the stats of the blocks
+/// of longer ones would leave their place in it. Reversed rows of 16 bits are copied, which pays for fewer lengths.
+private func areOtherGradients(_ work: Work) -> Bool {
+    if work.kernels.pointee.backward_other_rows == nil { return false }
     var (forward, reversed) = (0, 0)
     for operand in 0..<work.inputs {
         if work.elementStride(operand) == work.elementBytes { forward &+= 1 }

@@ -1,0 +1,135 @@
+// Forward functions of rows that are not elements of this module's type in order: of 16 bits, reversed, or every other one.
+//
+// A batch of rows is copied in order, as elements of this type, in one pass with their maxima. From there on their stats are
+// those of ForwardRows.swift.
+
+#if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
+
+    import CKernels
+    import CVector
+
+    /// The forward operation on rows of at least a vector; those longer than a block are of 16 bits.
+    ///
+    /// - Parameter room: where the tails of the exponentials of a row longer than a block may be kept, if it holds them.
+    /// - Returns: how many were done: all up to a row longer than a block whose logsumexp is next to 0.
+    @inline(never)
+    func forwardOtherRows(
+        _ op: Operation, _ elements: Elements, _ x: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+        _ rows: Int, _ n: Int, _ scratch: Scratch, room: UnsafeMutableRawPointer?, streaming: Bool, far: Bool
+    ) -> Int {
+        let table = scratch.table
+        let areNear = streaming && elements.resultBytes > 2
+        let step = n <= block ? rowBatch(n, areNear: areNear) : 1
+        let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
+        var first = 0
+        while first < rows {
+            let count = min(step, rows &- first)
+            let (source, target) = (x.from(first), out + first &* outStride)
+            var row = RowBatch(x: source.address, stride: x.stride, first: 0, count: count, n: n)
+            if far || n >= leastAsked {
+                row.asked = elements.asked(
+                    source, n, target, step, outStride, streaming: streaming || op == .logsumexp)
+            }
+            #if SWIFTMAX_FLOAT32
+                if n > block, case .halves(let format) = elements {
+                    if !format.forwardLongRow(op, row, target, scratch, room: room, streaming: streaming) {
+                        return first
+                    }
+                    first &+= 1
+                    continue
+                }
+            #endif
+            elements.copy(row, to: scratch.wideRows, paddedBytes, table)
+            var copied = RowBatch(x: scratch.wideRows, stride: paddedBytes, first: 0, count: count, n: n)
+            copied.asked = row.asked
+            let tails =
+                elements.resultBytes == 2 || streaming || n < tailsInPlace
+                ? RowTails(address: scratch.rowTails, stride: paddedBytes, isPadded: true)
+                : RowTails(address: target, stride: outStride, isPadded: false)
+            _ = rowStats(op.sumKind, copied, scratch, tails)
+            table.setResults(op, count)
+            #if SWIFTMAX_FLOAT32
+                if case .halves(let format) = elements {
+                    format.write(op, row, copied, target, outStride, tails, scratch, streaming: streaming)
+                    first &+= count
+                    continue
+                }
+            #endif
+            switch op {
+            case .softmax: writeSoftmax(tails, copied, target, outStride, table, streaming: streaming)
+            case .logSoftmax: writeLogSoftmax(copied, target, outStride, table, streaming: streaming)
+            case .logsumexp: writeLogsumexp(copied, target, outStride, table, scratch)
+            }
+            first &+= count
+        }
+        return first
+    }
+
+    extension Elements {
+        /// The rows after a batch of `step`, or the elements two blocks on.
+        @inline(__always)
+        fileprivate func asked(
+            _ x: Operand, _ n: Int, _ out: UnsafeMutableRawPointer, _ step: Int, _ outStride: Int,
+            streaming: Bool
+        ) -> Asked {
+            let isLong = n > block
+            let ahead = isLong ? 2 &* block &* stride : step &* x.stride
+            if case .alternate = self {
+                // Twice as many lines as it has elements.
+                return Asked(
+                    swiftmax_next(address: x.address + ahead, row_stride: x.stride, column_stride: stride))
+            }
+            let results = streaming ? nil : out + (isLong ? ahead : step &* outStride)
+            return Asked(x.address + ahead, rowStride: x.stride, stride: stride, results: results)
+        }
+
+        /// Copies rows of at most one block in order, `stride` bytes apart; sets their maxima in the table.
+        @inline(never)
+        @_optimize(speed)
+        func copy(
+            _ rows: RowBatch, to copies: UnsafeMutableRawPointer, _ stride: Int, _ table: SliceTable
+        ) {
+            @inline(__always)
+            func each(_ load: (_ row: UnsafeRawPointer, _ i: Int) -> Vector) {
+                for r in 0..<rows.count {
+                    let (row, copy) = (rows.row(r), copies + r &* stride)
+                    var largest = Quad(repeating: splat(-.infinity))
+                    var i = 0
+                    while i &+ 4 &* lanes <= rows.n {
+                        let four = Quad { load(row, i &+ $0 &* lanes) }
+                        largest = largest.map(four, maximum)
+                        storeQuad(copy.element(i), four)
+                        i &+= 4 &* lanes
+                    }
+                    while i < rows.n {
+                        // The last vector may hold some elements once more.
+                        let start = min(i, rows.n &- lanes)
+                        let value = load(row, start)
+                        largest.a = maximum(largest.a, value)
+                        vector_store(copy.element(start), value)
+                        i &+= lanes
+                    }
+                    let (a, b) = (maximum(largest.a, largest.b), maximum(largest.c, largest.d))
+                    table.setMax(r, vector_largest(maximum(a, b)))
+                }
+            }
+            @inline(__always)
+            func reversed(_ row: UnsafeRawPointer, _ i: Int) -> Vector {
+                vector_reversed(vector_load(row + (1 &- i &- lanes) &* elementBytes))
+            }
+            @inline(__always)
+            func alternate(_ row: UnsafeRawPointer, _ i: Int) -> Vector { loadAlternate(row.element(2 &* i)) }
+            switch self {
+            case .reversed: each(reversed)
+            case .own, .alternate: each(alternate)
+            #if SWIFTMAX_FLOAT32
+                case .halves(let format): format.widen(rows, copies, stride, table)
+            #endif
+            }
+        }
+    }
+
+    /// Rows as long as this are asked for wherever they are.
+    @inline(__always) private var leastAsked: Int { 256 }
+
+#endif
