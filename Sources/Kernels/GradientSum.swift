@@ -51,7 +51,8 @@ extension LaneSum {
         #else
             // The product is exact, with or without FMA.
             let wide = vector_widen(g)
-            high = op == .softmax ? wide_fma(wide, vector_widen(y()), high) : high + wide
+            high =
+                op == .softmax ? wide_fma(wide, vector_widen(y()), high) : wide_add_converted(wide, high)
         #endif
     }
 }

@@ -88,6 +88,19 @@ SWIFTMAX_INLINE swiftmax_wide vector_widen(swiftmax_vector v) {
     return __builtin_convertvector(v, swiftmax_wide);
 }
 
+#if defined(SWIFTMAX_FLOAT32)
+/// a + b by FMA: AMD's Zen adds on the units that it converts on.
+SWIFTMAX_INLINE swiftmax_wide wide_add_converted(swiftmax_wide a, swiftmax_wide b) {
+#if defined(__FMA__)
+    double one = 1;
+    __asm__("" : "+x"(one));
+    return wide_fma(a, (swiftmax_wide)one, b);
+#else
+    return a + b;
+#endif
+}
+#endif
+
 SWIFTMAX_INLINE swiftmax_vector wide_narrow(swiftmax_wide v) {
     return __builtin_convertvector(v, swiftmax_vector);
 }
