@@ -134,11 +134,51 @@ private func setShortSum(
     setSum(ofVirtualLanes: sums, table, column)
 }
 
-/// As `sumRow`, for the vector of columns from `column` on, for a table.
+/// Vectors of columns no longer than `shortLength` that are taken through two steps, their exponentials and then their sums: each
+/// takes much longer than it does work, but is short enough for the CPU to have that of several vectors under way. Fewer where
+/// terms take room of their own in the first cache.
+@inline(__always)
+private func shortVectors(areKept: Bool) -> Int { areKept || elementBytes == 8 ? 8 : 4 }
+
+/// Calls `setTerms` for each vector of columns from `first` to `end`, and then sets their sums, if they are short.
+///
+/// - Parameter setTerms: leaves the exponentials of a vector of short columns in `panel`, and sets the sum of others.
+@inline(__always)
+private func forEachVector(
+    _ n: Int, _ first: Int, _ end: Int, _ table: SliceTable, _ scratch: Scratch, keepsShort: Bool,
+    kept: (_ column: Int) -> ExponentialPanel?, setTerms: (_ column: Int, _ panel: ExponentialPanel?) -> Void
+) {
+    var start = first
+    while start < end {
+        let last =
+            n <= shortLength ? min(end, start &+ shortVectors(areKept: keepsShort) &* lanes) : start &+ lanes
+        @inline(__always)
+        func panel(_ column: Int) -> ExponentialPanel? {
+            if let kept = kept(column) { return kept }
+            return n <= shortLength ? scratch.lastGroup.from((column &- start) &* n &* elementBytes) : nil
+        }
+        var column = start
+        while column < last {
+            setTerms(column, panel(column))
+            column &+= lanes
+        }
+        if n <= shortLength {
+            column = start
+            while column < last {
+                let terms = LastTerms(panel: panel(column).unsafelyUnwrapped, areTerms: !keepsShort)
+                setShortSum(n, terms, scratch.columnLaneSums, table, column)
+                column &+= lanes
+            }
+        }
+        start = last
+    }
+}
+
+/// As `sumRow`, for the vector of columns from `column` on, for a table; of short ones without the sum.
 ///
 /// - Parameters:
 ///   - kept: where all exponentials are kept; nil keeps none.
-///   - keepsShort: whether those of short columns always are.
+///   - keepsShort: whether those of short columns are for the results too.
 ///   - term: what is summed of an exponential.
 @inline(__always)
 func setSum(
@@ -165,7 +205,8 @@ func setSum(
 
     // The terms of the last group, which is not whole, in any order: side by side in a lane there are too few of them.
     let lastGroup = n & ~(groupElements &- 1)
-    let panel = kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
+    let panel =
+        n <= shortLength ? kept.unsafelyUnwrapped : kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
     let last = LastTerms(panel: panel, areTerms: !keepsShort && n <= shortLength)
     var i = lastGroup
     while i &+ 4 <= n {
@@ -181,11 +222,7 @@ func setSum(
         i &+= 1
     }
 
-    if n <= shortLength {
-        // As above, but known when this is compiled.
-        let short = LastTerms(panel: panel, areTerms: !keepsShort)
-        return setShortSum(n, short, scratch.columnLaneSums, table, column)
-    }
+    if n <= shortLength { return }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: TermSum.self)
     for lane in 0..<virtualLanes {
         var sum = CompensatedSum()
@@ -242,20 +279,25 @@ struct ColumnBatch {
 func softmaxSums(
     _ columns: ColumnBatch, _ table: SliceTable, tails: UnsafeMutableRawPointer?, _ scratch: Scratch
 ) {
-    var column = 0
-    while column < columns.count {
+    @inline(__always)
+    func kept(_ column: Int) -> ExponentialPanel? {
         let x = columns.from(column)
-        let kept = tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
+        return tails.map { ExponentialPanel(tails: $0 + (x - columns.elements), powers: x) }
+    }
+    @inline(__always)
+    func setTerms(_ column: Int, _ panel: ExponentialPanel?) {
+        let x = columns.from(column)
         let low = table.low(from: column)
         let asked = columns.asked.element(column)
-        setSum(from: column, columns.n, table, scratch, kept: kept, keepsShort: true) { i in
+        setSum(from: column, columns.n, table, scratch, kept: panel, keepsShort: true) { i in
             asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { _, e in
             e
         }
-        column &+= lanes
     }
+    forEachVector(
+        columns.n, 0, columns.count, table, scratch, keepsShort: true, kept: kept, setTerms: setTerms)
 }
 
 /// As the `logSums` of rows, for the vectors of columns from `first` to `end`; the elements are left as they are.
@@ -264,15 +306,15 @@ func softmaxSums(
     @_optimize(speed)
 #endif
 func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTable, _ scratch: Scratch) {
-    var column = first
-    while column < end {
+    @inline(__always)
+    func setTerms(_ column: Int, _ panel: ExponentialPanel?) {
         let x = columns.from(column)
         let low = table.low(from: column)
         let max = table.max(from: column) - table.base(from: column)
         let (zero, one) = (splat(0), splat(1))
         var count = zero
         let asked = columns.asked.element(column)
-        setSum(from: column, columns.n, table, scratch, kept: nil, keepsShort: false) { i in
+        setSum(from: column, columns.n, table, scratch, kept: panel, keepsShort: false) { i in
             asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
@@ -281,8 +323,9 @@ func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTab
             return Exponential(tail: e.tail, power: vector_if_equal(value, max, zero, e.power))
         }
         table.setCount(from: column, vector_widen(count))
-        column &+= lanes
     }
+    forEachVector(
+        columns.n, first, end, table, scratch, keepsShort: false, kept: { _ in nil }, setTerms: setTerms)
 }
 
 /// The stats of columns, their maxima being in the table already. False if elements had to be changed for it.

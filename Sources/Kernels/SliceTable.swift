@@ -30,9 +30,11 @@ struct Scratch {
     /// The same, for a vector of columns.
     @inline(__always) var columnLaneSums: UnsafeMutableRawPointer { spare + tableBytes }
 
-    /// Room for the terms of the last group of a vector of columns, after its lane sums.
+    /// Room for the terms of the last group of a vector of columns, or of those of a few vectors of short columns, after the
+    /// lane sums.
     @inline(__always) var lastGroup: ExponentialPanel {
-        ExponentialPanel(tails: columnLaneSums + 4096, powers: columnLaneSums + 8192)
+        let room = (Int(SWIFTMAX_LANE_SUM_BYTES) &- 4096) / 2
+        return ExponentialPanel(tails: columnLaneSums + 4096, powers: columnLaneSums + (4096 &+ room))
     }
 
     /// Room for the tails of rows.
