@@ -301,7 +301,9 @@ func backwardRows(
     _ op: Operation, _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
     _ rows: Int, _ n: Int, _ scratch: Scratch, streaming: Bool, far: Bool, eights: Bool
 ) {
-    if areTinyGradients(n) { return backwardTinyRows(op, g, y, out, outStride, rows, n, scratch) }
+    if elementBytes == 4 && areTinyGradients(n) {
+        return backwardTinyRows(op, g, y, out, outStride, rows, n, scratch)
+    }
     if n > block {
         backwardLongRows(
             op, g, y, out, outStride, rows, n, scratch, streaming: streaming, eights: eights)

@@ -86,9 +86,13 @@ private struct LastTerms {
             if i &+ 24 < n { upper = upper + TermSum(term(i &+ 24)) }
             return sum + upper
         }
-        @inline(__always)
-        func one(_ i: Int) -> TermSum { i < n ? TermSum(term(i)) : .zero }
-        if n <= 4 { return ((one(0) + one(2)) + (one(1) + one(3))).pair }
+        if n <= 4 {
+            @inline(__always)
+            func one(_ i: Int) -> TermSum { TermSum(term(i)) }
+            if n == 1 { return one(0).pair }
+            let (even, odd) = (n > 2 ? one(0) + one(2) : one(0), n > 3 ? one(1) + one(3) : one(1))
+            return (even + odd).pair
+        }
         @inline(__always)
         func two(_ i: Int) -> TermSum { i &+ 4 < n ? lane(i) + lane(i &+ 4) : lane(i) }
         return sumOfTerms(two, room)

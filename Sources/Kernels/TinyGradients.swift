@@ -1,39 +1,49 @@
-// Gradients of slices of two to four floats, whose sums take less time than it takes to get them out of double.
+// Gradients of slices of two to four elements.
 //
-// So they are pairs of floats from the start: products and additions keep their rounding errors, as the sums of longer slices
-// of doubles do (GradientSum.swift), and are right to about 2^-46 of the largest product. A slice whose sum is too large for
-// that is summed in double, as longer ones are.
+// Sums of so few floats take less time than it takes to get them out of double. So they are pairs of floats from the start:
+// products and additions keep their rounding errors, as the sums of longer slices of doubles do (GradientSum.swift), and are
+// right to about 2^-46 of the largest product. A slice whose sum is too large for that is summed in double, as longer ones are.
+// Those of doubles are the same as of longer slices, but for what is added to nothing.
 
 import CKernels
 import CVector
 
 /// Whether slices of `n` elements are taken this way. Longer columns would gain too, but not the rows that go with them.
 @inline(__always)
-func areTinyGradients(_ n: Int) -> Bool { elementBytes == 4 && n > 1 && n <= 4 }
-
-/// The running sum of g * y, or of g alone, of one slice per lane.
-private struct TinySum {
-    private var high: Vector
-    private var low: Vector
-
-    /// Of the first element.
-    @inline(__always)
-    init(_ op: Operation, _ g: Vector, _ y: Vector) {
-        high = op == .softmax ? g * y : g
-        low = op == .softmax ? vector_product_error(g, y, high) : splat(0)
-    }
-
-    @inline(__always)
-    mutating func add(_ op: Operation, _ g: Vector, _ y: Vector) {
-        let next = TinySum(op, g, y)
-        let (sum, error) = ElementPair(sum: high, next.high).parts
-        low += error
-        if op == .softmax { low += next.low }
-        high = sum
-    }
-
-    @inline(__always) var result: BackwardResult { BackwardResult(sum: high, sumLow: low) }
+func areTinyGradients(_ n: Int) -> Bool {
+    #if SWIFTMAX_FLOAT64 && SWIFTMAX_BASELINE && arch(x86_64)
+        // For a CPU as old as that it is not worth the size.
+        return false
+    #else
+        return n > 1 && n <= 4
+    #endif
 }
+
+#if SWIFTMAX_FLOAT32
+    /// The running sum of g * y, or of g alone, of one slice per lane.
+    private struct TinySum {
+        private var high: Vector
+        private var low: Vector
+
+        /// Of the first element.
+        @inline(__always)
+        init(_ op: Operation, _ g: Vector, _ y: Vector) {
+            high = op == .softmax ? g * y : g
+            low = op == .softmax ? vector_product_error(g, y, high) : splat(0)
+        }
+
+        @inline(__always)
+        mutating func add(_ op: Operation, _ g: Vector, _ y: Vector) {
+            let next = TinySum(op, g, y)
+            let (sum, error) = ElementPair(sum: high, next.high).parts
+            low += error
+            if op == .softmax { low += next.low }
+            high = sum
+        }
+
+        @inline(__always) var result: BackwardResult { BackwardResult(sum: high, sumLow: low) }
+    }
+#endif
 
 /// What gives the gradients of a vector of slices.
 ///
@@ -42,13 +52,24 @@ private struct TinySum {
 func tinyBackwardResult(
     _ op: Operation, _ n: Int, _ element: (_ i: Int) -> (g: Vector, y: Vector)
 ) -> BackwardResult {
-    let (g, y) = element(0)
-    var sum = TinySum(op, g, y)
-    for i in 1..<n {
-        let (g, y) = element(i)
-        sum.add(op, g, y)
-    }
-    return sum.result
+    #if SWIFTMAX_FLOAT64
+        // The tree of `sumOfLanes`, without the virtual lanes that are not there.
+        @inline(__always)
+        func term(_ i: Int) -> Pair {
+            let (g, y) = element(i)
+            return LaneSum(op, g, y).pair
+        }
+        let (even, odd) = (n > 2 ? term(0) + term(2) : term(0), n > 3 ? term(1) + term(3) : term(1))
+        return BackwardResult(even + odd)
+    #else
+        let (g, y) = element(0)
+        var sum = TinySum(op, g, y)
+        for i in 1..<n {
+            let (g, y) = element(i)
+            sum.add(op, g, y)
+        }
+        return sum.result
+    #endif
 }
 
 /// Sets what gives the gradients of `vectors` vectors of slices in `table`. False where one needs care.
