@@ -101,31 +101,80 @@ func runPackedColumns(
     }
 }
 
+/// Groups of slices side by side.
+private struct Groups {
+    let address: UnsafeMutableRawPointer
+    /// From one element of a slice to the next, and from one group to the next.
+    let elementStride: Int
+    let groupStride: Int
+
+    /// Copies the `n` elements of `count` groups, in runs of slices side by side: an element of all groups at a time or, where
+    /// these are fewer, a group.
+    func copy(_ count: Int, _ n: Int, to target: Groups, _ runBytes: Int) {
+        for i in 0..<min(n, count) {
+            if n <= count {
+                copyRuns(
+                    address + i &* elementStride, groupStride, target.address + i &* target.elementStride,
+                    target.groupStride, count, runBytes)
+            } else {
+                copyRuns(
+                    address + i &* groupStride, elementStride, target.address + i &* target.groupStride,
+                    target.elementStride, n, runBytes)
+            }
+        }
+    }
+}
+
 extension Work {
-    /// The elements of a group of slices side by side, as elements of the wide type: where they lie, or in scratch.
-    @inline(never)
-    fileprivate func wideGroup(_ group: Int, _ operand: Int, _ packs: Packs) -> Operand {
-        let source = Operand(address: start(group, operand), stride: elementStride(operand))
-        if isWide { return source }
-        let columns = across.size(0)
-        gather(source.address, source.stride, elementBytes, n, columns, packs.rows, packs)
-        return Operand(address: packs.rows, stride: columns &* wideBytes)
+    /// Groups that are one distance apart, where they lie in an array.
+    private func groups(_ group: Int, _ operand: Int) -> Groups {
+        Groups(
+            address: start(group, operand), elementStride: elementStride(operand), groupStride: step(operand))
     }
 
-    /// Calls `write` with where the results of a group are to go, so many along each slice, and brings them there.
-    @inline(never)
-    fileprivate func writeWideGroup(
-        _ group: Int, _ count: Int, _ packs: Packs, _ write: (_ target: Operand) -> Void
+    /// Groups of `n` elements in scratch, of the wide type.
+    private func wideGroups(_ n: Int, _ packs: Packs) -> Groups {
+        let rowBytes = across.size(0) &* wideBytes
+        return Groups(address: packs.rows, elementStride: rowBytes, groupStride: n &* rowBytes)
+    }
+
+    /// Calls `body` for each of `count` groups of 16-bit elements and its place in scratch, or for all as one if there are no gaps.
+    @inline(__always)
+    private func forEachGroup(
+        _ groups: Groups, _ count: Int, _ n: Int, _ wide: Groups,
+        _ body: (_ group: UnsafeMutableRawPointer, _ wide: UnsafeMutableRawPointer, _ rows: Int) -> Void
     ) {
-        let target = Operand(address: start(group, output), stride: elementStride(output))
-        if isWide {
-            write(target)
-            return
+        let rowBytes = across.size(0) &* elementBytes
+        if groups.elementStride == rowBytes && groups.groupStride == n &* rowBytes {
+            return body(groups.address, wide.address, n &* count)
         }
-        let columns = across.size(0)
-        let rowBytes = columns &* wideBytes
-        write(Operand(address: packs.rows, stride: rowBytes))
-        scatter(packs.rows, count, columns, target.address, target.stride, elementBytes, packs)
+        for g in 0..<count {
+            body(groups.address + g &* groups.groupStride, wide.address + g &* wide.groupStride, n)
+        }
+    }
+
+    /// `count` groups of an input as elements of the wide type: where they lie, or in scratch.
+    @inline(never)
+    fileprivate func wideGroups(_ group: Int, _ count: Int, _ operand: Int, _ packs: Packs) -> Groups {
+        let (groups, wide) = (groups(group, operand), wideGroups(n, packs))
+        if isWide { return groups }
+        forEachGroup(groups, count, n, wide) { group, wide, rows in
+            gather(group, groups.elementStride, elementBytes, rows, across.size(0), wide, packs)
+        }
+        return wide
+    }
+
+    /// Calls `write` with where `count` groups of results are to go, so many along each slice, and brings them there.
+    @inline(never)
+    fileprivate func writeWideGroups(
+        _ group: Int, _ count: Int, _ results: Int, _ packs: Packs, _ write: (_ target: Groups) -> Void
+    ) {
+        let (groups, wide) = (groups(group, output), wideGroups(results, packs))
+        write(isWide ? groups : wide)
+        if isWide { return }
+        forEachGroup(groups, count, results, wide) { group, wide, rows in
+            scatter(wide, rows, across.size(0), group, groups.elementStride, elementBytes, packs)
+        }
     }
 }
 
@@ -142,24 +191,34 @@ func runGroupedColumns(
         let group = unit &* size
         let count = min(size, work.batch.elements &- group)
         let packedStride = count &* runBytes
-        for operand in 0..<work.inputs {
-            for g in 0..<count {
-                let source = work.wideGroup(group &+ g, operand, packs)
-                copyRuns(
-                    source.address, source.stride, packs.input(operand) + g &* runBytes, packedStride, work.n,
-                    runBytes)
+
+        /// Calls `body` for groups that are one distance apart in all arrays, with their place in a pack.
+        @inline(__always)
+        func forEachRun(_ body: (_ group: Int, _ count: Int, _ offset: Int) -> Void) {
+            var done = 0
+            while done < count {
+                let run = min(count &- done, work.batch.run(from: group &+ done))
+                body(group &+ done, run, done &* runBytes)
+                done &+= run
             }
         }
-        let packed = Work.Operand(address: packs.input(0), stride: packedStride)
+        func packed(_ operand: Int, _ offset: Int) -> Groups {
+            Groups(
+                address: packs.input(operand) + offset, elementStride: packedStride, groupStride: runBytes)
+        }
+        for operand in 0..<work.inputs {
+            forEachRun { group, count, offset in
+                work.wideGroups(group, count, operand, packs).copy(
+                    count, work.n, to: packed(operand, offset), runBytes)
+            }
+        }
+        let input = Work.Operand(address: packs.input(0), stride: packedStride)
         let other = Work.Operand(address: packs.input(1), stride: packedStride)
-        let result = work.isReduction ? other : packed
-        work.callColumns(packed, other, result, count &* columns, packs.kernel)
+        work.callColumns(input, other, work.isReduction ? other : input, count &* columns, packs.kernel)
         let results = work.isReduction ? 1 : work.n
-        for g in 0..<count {
-            work.writeWideGroup(group &+ g, results, packs) { target in
-                copyRuns(
-                    result.address + g &* runBytes, packedStride, target.address, target.stride, results,
-                    runBytes)
+        forEachRun { group, count, offset in
+            work.writeWideGroups(group, count, results, packs) { target in
+                packed(work.isReduction ? 1 : 0, offset).copy(count, results, to: target, runBytes)
             }
         }
     }
@@ -176,21 +235,21 @@ func runTurnedColumns(
     let (columns, n, rowBytes) = (work.across.size(0), work.n, work.n &* work.wideBytes)
     for group in first..<end {
         for operand in 0..<work.inputs {
-            let source = work.wideGroup(group, operand, packs)
-            transpose(source.address, source.stride, packs.input(operand), rowBytes, n, columns)
+            let source = work.wideGroups(group, 1, operand, packs)
+            transpose(source.address, source.elementStride, packs.input(operand), rowBytes, n, columns)
         }
         let packed = Work.Operand(address: packs.input(0), stride: rowBytes)
         let other = Work.Operand(address: packs.input(1), stride: rowBytes)
         if work.isReduction {
-            work.writeWideGroup(group, 1, packs) { target in
+            work.writeWideGroups(group, 1, 1, packs) { target in
                 let results = Work.Operand(address: target.address, stride: work.wideBytes)
                 work.callRows(packed, packed, results, columns, packs.kernel)
             }
             continue
         }
         work.callRows(packed, other, packed, columns, packs.kernel)
-        work.writeWideGroup(group, n, packs) { target in
-            transpose(packed.address, rowBytes, target.address, target.stride, columns, n)
+        work.writeWideGroups(group, 1, n, packs) { target in
+            transpose(packed.address, rowBytes, target.address, target.elementStride, columns, n)
         }
     }
 }
