@@ -14,7 +14,7 @@ enum Path {
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
     /// Anything else, 16-bit types and masks: slices are copied into scratch, some at a time, and back.
-    case packedRows, shortRows, packedColumns, groupedColumns, turnedColumns
+    case packedRows, shortRows, packedColumns, widenedGroups, groupedColumns, turnedColumns
     /// Few long slices: one after another, by blocks.
     case blockStats, blockResults
 
@@ -27,6 +27,7 @@ enum Path {
         case .packedRows: runPackedRows(work, first, end, scratch)
         case .shortRows: runShortRows(work, first, end, scratch)
         case .packedColumns: runPackedColumns(work, first, end, scratch)
+        case .widenedGroups: runWidenedGroups(work, first, end, scratch)
         case .groupedColumns: runGroupedColumns(work, first, end, scratch)
         case .turnedColumns: runTurnedColumns(work, first, end, scratch)
         case .blockStats: runBlockStats(work, first, end, scratch)

@@ -133,9 +133,9 @@ extension Work {
     }
 
     /// Groups of `n` elements in scratch, of the wide type.
-    private func wideGroups(_ n: Int, _ packs: Packs) -> Groups {
+    private func wideGroups(_ n: Int, in room: UnsafeMutableRawPointer) -> Groups {
         let rowBytes = across.size(0) &* wideBytes
-        return Groups(address: packs.rows, elementStride: rowBytes, groupStride: n &* rowBytes)
+        return Groups(address: room, elementStride: rowBytes, groupStride: n &* rowBytes)
     }
 
     /// Calls `body` for each of `count` groups of 16-bit elements and its place in scratch, or for all as one if there are no gaps.
@@ -155,8 +155,10 @@ extension Work {
 
     /// `count` groups of an input as elements of the wide type: where they lie, or in scratch.
     @inline(never)
-    fileprivate func wideGroups(_ group: Int, _ count: Int, _ operand: Int, _ packs: Packs) -> Groups {
-        let (groups, wide) = (groups(group, operand), wideGroups(n, packs))
+    fileprivate func wideGroups(
+        _ group: Int, _ count: Int, _ operand: Int, in room: UnsafeMutableRawPointer, _ packs: Packs
+    ) -> Groups {
+        let (groups, wide) = (groups(group, operand), wideGroups(n, in: room))
         if isWide { return groups }
         forEachGroup(groups, count, n, wide) { group, wide, rows in
             gather(group, groups.elementStride, elementBytes, rows, across.size(0), wide, packs)
@@ -169,11 +171,41 @@ extension Work {
     fileprivate func writeWideGroups(
         _ group: Int, _ count: Int, _ results: Int, _ packs: Packs, _ write: (_ target: Groups) -> Void
     ) {
-        let (groups, wide) = (groups(group, output), wideGroups(results, packs))
+        let (groups, wide) = (groups(group, output), wideGroups(results, in: packs.rows))
         write(isWide ? groups : wide)
         if isWide { return }
         forEachGroup(groups, count, results, wide) { group, wide, rows in
             scatter(wide, rows, across.size(0), group, groups.elementStride, elementBytes, packs)
+        }
+    }
+}
+
+/// Groups of a few short columns of 16 bits, widened several at a time.
+@_optimize(size)
+func runWidenedGroups(
+    _ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer
+) {
+    let work = work.pointee
+    let packs = Work.Packs(scratch: scratch)
+    for unit in first..<end {
+        var group = unit &* work.unitSlices
+        let end = min(group &+ work.unitSlices, work.batch.elements)
+        while group < end {
+            let count = min(end &- group, work.batch.run(from: group))
+            func input(_ i: Int) -> Groups { work.wideGroups(group, count, i, in: packs.input(i), packs) }
+            let a = input(0)
+            let b = work.inputs == 1 ? a : input(1)
+            work.writeWideGroups(group, count, work.isReduction ? 1 : work.n, packs) { out in
+                work.callColumns(
+                    Work.Operand(address: a.address, stride: a.elementStride),
+                    Work.Operand(address: b.address, stride: b.elementStride),
+                    Work.Operand(address: out.address, stride: out.elementStride), work.across.size(0),
+                    packs.kernel,
+                    groups: swiftmax_groups(
+                        count: count, input_stride: a.groupStride, other_input_stride: b.groupStride,
+                        out_stride: out.groupStride))
+            }
+            group &+= count
         }
     }
 }
@@ -208,7 +240,7 @@ func runGroupedColumns(
         }
         for operand in 0..<work.inputs {
             forEachRun { group, count, offset in
-                work.wideGroups(group, count, operand, packs).copy(
+                work.wideGroups(group, count, operand, in: packs.rows, packs).copy(
                     count, work.n, to: packed(operand, offset), runBytes)
             }
         }
@@ -235,7 +267,7 @@ func runTurnedColumns(
     let (columns, n, rowBytes) = (work.across.size(0), work.n, work.n &* work.wideBytes)
     for group in first..<end {
         for operand in 0..<work.inputs {
-            let source = work.wideGroups(group, 1, operand, packs)
+            let source = work.wideGroups(group, 1, operand, in: packs.rows, packs)
             transpose(source.address, source.elementStride, packs.input(operand), rowBytes, n, columns)
         }
         let packed = Work.Operand(address: packs.input(0), stride: rowBytes)

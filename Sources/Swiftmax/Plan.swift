@@ -192,6 +192,14 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         return true
     }
     let neighbors = columnDimension(work, from: fewColumns(work))
+    if neighbors >= 0 && areWidenedGroups(work, neighbors) {
+        work.takeColumns(neighbors)
+        work.unitSlices = max(1, widenedBytes / (sliceBytes &* work.across.size(0)))
+        if areNarrow(work) { work.kernels = narrowKernels() }
+        let units = (work.batch.elements &+ work.unitSlices &- 1) / work.unitSlices
+        share(.widenedGroups, &work, units, elements: elements, scratch)
+        return true
+    }
     let fits = sliceBytes &* 16 <= Work.packBytes
     let readsAlternate = work.kind == .forward && work.isWide && neighbors < 0
     let columns = readsAlternate ? columnDimension(work, from: fewColumns, apart: 2) : neighbors
@@ -210,7 +218,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
             leavesCaches && work.areTakenAsRows
             ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
         work.unitSlices = min(work.across.size(0), unitColumns(work, elements, most: most))
-        if areNarrow(work) { work.kernels = narrowKernels() }
+        if work.isWide && areNarrow(work) { work.kernels = narrowKernels() }
         share(.columns, &work, work.columnUnits, elements: elements, scratch)
         return true
     }
@@ -285,6 +293,21 @@ private var longestByBlocks: Int {
     Work.packBytes / MemoryLayout<swiftmax_stats>.stride &* Int(SWIFTMAX_BLOCK) / 2
 }
 
+/// Whether slices of 16 bits lie side by side in groups so small that it takes longer to call a kernel for each than to widen
+/// many. The kernels of the forward functions take several groups where they lie, which is only slow for few elements or columns; those
+/// of the gradients are slow where the last vector of a group is a large part of it. Measured on a Zen 5.
+private func areWidenedGroups(_ work: Work, _ dimension: Int) -> Bool {
+    if work.isWide || work.hasMask || work.slice.count != 1 || work.isReduction { return false }
+    let (n, columns) = (work.n, work.batch.size(dimension))
+    if n &* columns &* work.wideBytes &* 2 > widenedBytes { return false }
+    let isLog = work.op == Int32(SWIFTMAX_OP_LOG_SOFTMAX)
+    if work.kind == .backward { return columns < 64 && n <= (isLog ? 8 : 16) }
+    return columns <= 16 || n <= (isLog ? 8 : 3)
+}
+
+/// What groups take as wide elements that are widened together.
+private var widenedBytes: Int { 12288 }
+
 /// What the columns of several groups take together, which go through a kernel at once.
 private var groupBytes: Int { 32768 }
 
@@ -327,7 +350,7 @@ private func areColumns(_ work: Work, _ dimension: Int) -> Bool {
 /// Whether gradients of columns are better taken by vectors of 8 than by a part of one of 16: those that are fused, so that
 /// no part of a vector is stored; of log_softmax one vector alone.
 private func areNarrow(_ work: Work) -> Bool {
-    if work.kind == .forward || !work.isWide || work.wideBytes != 4 || work.n > 160 { return false }
+    if work.kind == .forward || work.wideBytes != 4 || work.n > 160 { return false }
     let (columns, isSoftmax) = (work.across.size(0), work.op == Int32(SWIFTMAX_OP_SOFTMAX))
     return columns >= 8 && columns < (isSoftmax ? 16 : 9) && narrowKernels().pointee.backward_columns != nil
 }
