@@ -175,7 +175,7 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     func term(_ i: Int) -> Pair {
         let (g, y) = (g.from(i).address, y.from(i).address)
         if op == .logSoftmax || ahead != 0 { vector_prefetch(g + ahead) }
-        return LaneSum(op, vector_load(g), vector_load(y)).pair
+        return LaneSum(op, vector_load(g), vector_load(y)).productPair
     }
     return sumOfLanes(n) {
         term($0)

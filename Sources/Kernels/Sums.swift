@@ -221,6 +221,16 @@ struct LaneSum {
             Pair(high: high, low: splatWide(0))
         #endif
     }
+
+    /// The same of a single product, whose parts need no normalizing.
+    @inline(__always)
+    var productPair: Pair {
+        #if SWIFTMAX_FLOAT64
+            Pair(high: high, low: low)
+        #else
+            pair
+        #endif
+    }
 }
 
 /// The tree of LaneSums.totals over the first `used` virtual lanes; the others would add zeros. Of the quads that start at

@@ -57,7 +57,7 @@ func tinyBackwardResult(
         @inline(__always)
         func term(_ i: Int) -> Pair {
             let (g, y) = element(i)
-            return LaneSum(op, g, y).pair
+            return LaneSum(op, g, y).productPair
         }
         let (even, odd) = (n > 2 ? term(0) + term(2) : term(0), n > 3 ? term(1) + term(3) : term(1))
         return BackwardResult(even + odd)
