@@ -56,6 +56,7 @@ NOT_HOT = {
     "preciseLogsumexps": "only where a logsumexp is near 0",
     "writeLongWay": "only where a maximum is large or an element not finite",
     "writeUnusualBackward": "only where a gradient is not finite",
+    "writeUnusual": "only where a gradient is not finite",
 }
 RARE = [kernel for kernel, reason in NOT_HOT.items() if reason.startswith("only")]
 

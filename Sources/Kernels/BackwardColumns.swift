@@ -24,6 +24,10 @@ enum Distance: Int32 {
     }
 }
 
+/// Whether a first cache of so many ways is that of a Zen 5, as the plan says of no other.
+@inline(__always)
+func isZen5(ways: Int) -> Bool { ways > 8 }
+
 /// The columns before those that begin a vector in memory, if these are the same in all rows: vectors from there on lie
 /// within a cache line each, where every one would cross into the next.
 @inline(__always)
@@ -92,12 +96,16 @@ func backwardColumns(
         areShort ? mostShortColumns : isWide(op, n, stride: g.stride) ? 2 &* tileColumns : tileColumns
     let panelColumns = takesRows ? columns : op == .softmax ? evenly(columns, by: mostColumns) : mostColumns
     let fused = FusedColumns(
-        g: g, y: y, out: out, outStride: outStride, columns: columns, groups: groups, n: n)
+        g: g, y: y, out: out, outStride: outStride, columns: columns, groups: groups, n: n,
+        asksForAll: isZen5(ways: ways))
     if !streaming && fused.areFused(op, distance, ways: ways) {
         // What is near is not asked for.
         let nextGroup = groups.count > 1 ? groups.input_stride : next
         let isWhole = columns <= panelColumns && nextGroup != 0
-        let ahead = !far ? 0 : isWhole ? nextGroup : min(columns, panelColumns) &* elementBytes
+        // Whole groups are so short that memory takes longer than several of them.
+        let groupsAhead = fused.asksForAll ? 4 : 1
+        let ahead =
+            !far ? 0 : isWhole ? groupsAhead &* nextGroup : min(columns, panelColumns) &* elementBytes
         return fused.write(op, ahead: ahead, scratch)
     }
     let asks = op == .logSoftmax || far || !isInRegisters

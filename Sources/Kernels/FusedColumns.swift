@@ -5,10 +5,11 @@ import CKernels
 import CVector
 
 /// Slices up to this long are taken this way.
-private func longestFused(_ op: Operation, _ distance: Distance) -> Int {
+private func longestFused(_ op: Operation, _ distance: Distance, ways: Int) -> Int {
     // Longer ones far away are better read as far as a panel goes.
     #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
         if op == .softmax && distance != .soon {
+            if isZen5(ways: ways) && distance.isAsMemory { return 10 &* virtualLanes }
             return distance == .near ? 4 &* virtualLanes : virtualLanes
         }
     #endif
@@ -28,6 +29,8 @@ struct FusedColumns {
     let columns: Int
     let groups: swiftmax_groups
     let n: Int
+    /// Whether y and the places of results are asked for too, where g is: as of Zen 5, others were not measured.
+    let asksForAll: Bool
 
     /// Whether those of an operation are: of log_softmax where four vectors of a row cannot be taken side by side.
     func areFused(_ op: Operation, _ distance: Distance, ways: Int) -> Bool {
@@ -36,7 +39,7 @@ struct FusedColumns {
             return false
         #else
             if columns < lanes || !fitFirstCache(distance, ways: ways) { return false }
-            let areShort = n <= longestFused(op, distance)
+            let areShort = n <= longestFused(op, distance, ways: ways)
             if op == .softmax { return areShort && !(areInPlace && columns % lanes != 0) }
             #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
                 // A part of a vector at their end would be a panel of its own.
@@ -138,7 +141,7 @@ struct FusedColumns {
             if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
         #endif
         #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-            if n > virtualLanes { return writeLong(scratch) }
+            if n > virtualLanes { return writeLong(ahead: ahead, scratch) }
         #endif
         if areTinyGradients(n) { writeTiny(ahead: ahead, scratch) } else { writeShort(ahead: ahead, scratch) }
     }
@@ -165,6 +168,9 @@ struct FusedColumns {
                     result = BackwardResult(scratch.table.sum(from: 0))
                 }
                 if !result.isOrdinary { return false }
+                if ahead != 0 && asksForAll {
+                    for i in 0..<n { askForRest(place, i, ahead) }
+                }
                 // Four elements at a time, the last of which may be taken again.
                 var end = 0
                 while end < n {
@@ -191,7 +197,10 @@ struct FusedColumns {
         @inline(__always)
         func write(_ n: Int) {
             forEachVector(.softmax, scratch) { place in
-                writeTinySoftmaxBackward(n, tile(place, ahead: ahead), place.out, outStride)
+                if ahead != 0 && asksForAll {
+                    for i in 0..<n { askForRest(place, i, ahead) }
+                }
+                return writeTinySoftmaxBackward(n, tile(place, ahead: ahead), place.out, outStride)
             }
         }
         switch n {
@@ -215,29 +224,41 @@ struct FusedColumns {
                 let sum = shortSum(.softmax, place.g, place.y, n, ahead: ahead)
             #endif
             let next = BackwardResult(sum)
-            if isWaiting { writeSoftmax(summed, result) }
+            if isWaiting { writeSoftmax(summed, result, ahead: ahead) }
             (summed, result, isWaiting) = (place, next, next.isOrdinary)
             return isWaiting
         }
-        if isWaiting { writeSoftmax(summed, result) }
+        if isWaiting { writeSoftmax(summed, result, ahead: ahead) }
     }
 
     #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
         /// Those of softmax of slices longer than there are virtual lanes.
         @inline(never)
-        private func writeLong(_ scratch: Scratch) {
+        private func writeLong(ahead: Int, _ scratch: Scratch) {
             forEachVector(.softmax, scratch) { place in
                 let result = BackwardResult(longRegisterSum(place.g, place.y, n, scratch))
                 if !result.isOrdinary { return false }
-                writeSoftmax(place, result)
+                writeSoftmax(place, result, ahead: ahead)
                 return true
             }
         }
     #endif
 
+    /// The lines of y and of the results at position i.
     @inline(__always)
-    private func writeSoftmax(_ place: Place, _ result: BackwardResult) {
+    private func askForRest(_ place: Place, _ i: Int, _ ahead: Int) {
+        vector_prefetch(place.y.from(i).address + ahead)
+        vector_prefetch(place.out + (i &* outStride &+ ahead))
+    }
+
+    @inline(__always)
+    private func writeSoftmax(_ place: Place, _ result: BackwardResult, ahead: Int) {
         for i in 0..<n {
+            if ahead != 0 && asksForAll {
+                // Short sums of doubles ask for g.
+                if elementBytes == 4 || n > virtualLanes { vector_prefetch(place.g.from(i).address + ahead) }
+                askForRest(place, i, ahead)
+            }
             let (g, y) = (vector_load(place.g.from(i).address), vector_load(place.y.from(i).address))
             vector_store(place.out + i &* outStride, result(.softmax, g, y))
         }

@@ -208,7 +208,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         let leavesCaches = bytes >= work.leastPastCaches
         work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
         let lastCache = work.kernels.pointee.last_cache
-        let isInMemory = bytes >= 3 &* columnStreamingBytes
+        let isInMemory = bytes >= work.leastInMemory
         let aside = Int32(work.hasSoonLastCache ? SWIFTMAX_SOON_ASIDE : SWIFTMAX_IN_MEMORY)
         let isNear = !work.hasSoonLastCache && elements &* work.elementBytes <= nearColumnBytes
         work.far =
@@ -392,6 +392,16 @@ extension Work {
         if kind == .forward { return bytes >= 4 &* mebibyte }
         if hasSoonLastCache { return bytes >= 6 &* mebibyte }
         return bytes >= (n &* elementBytes <= 512 ? mebibyte : 4 &* mebibyte)
+    }
+
+    /// From which size on columns are hardly found in the last cache. Those of gradients share it with two more arrays, which tells
+    /// where the CPU does not read ahead well by itself: in groups of some lines whose rows end in the middle of one (measured on a
+    /// Zen 5).
+    fileprivate var leastInMemory: Int {
+        let groupBytes = n &* runBytes
+        let areUneven = runBytes % 64 != 0 && groupBytes >= 1024 && groupBytes <= 16384
+        return kind == .backward && hasSoonLastCache && areUneven
+            ? 5 &* 1024 &* 1024 : 3 &* columnStreamingBytes
     }
 
     /// From which size on columns are written past the caches where they lie. A last cache that answers soon is filled further first
