@@ -29,9 +29,9 @@ REGISTERS = {"AVX512": "zmm", "AVX2": "ymm"}
 SPILLS = {"AVX512": 0.02, "AVX2": 0.125}
 
 # Slices of a few elements are taken by four vectors, some of which do not fit: they take less time
-# than two, which do, by a fifth with AVX2 and a seventh with AVX-512. logSums of long rows holds the
-# four exponentials before too, to add them up meanwhile: a twentieth less time, though two more of
-# Float64 do not fit.
+# than two, which do, by a fifth with AVX2 and a seventh with AVX-512. logSums of long rows holds
+# the four exponentials before too, to add them up meanwhile: a twentieth less time, though two
+# more of Float64 do not fit.
 MORE_SPILLS = {
     "setTinyResults": {"AVX512": 0.025, "AVX2": 0.14},
     "logSums": {"AVX512": 0.03, "AVX2": 0.125},
