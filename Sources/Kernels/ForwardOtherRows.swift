@@ -121,6 +121,7 @@
             func alternate(_ row: UnsafeRawPointer, _ i: Int) -> Vector { loadAlternate(row.element(2 &* i)) }
             switch self {
             case .reversed: each(reversed)
+            // No own ones come here.
             case .own, .alternate: each(alternate)
             #if SWIFTMAX_FLOAT32
                 case .halves(let format): format.widen(rows, copies, stride, table)

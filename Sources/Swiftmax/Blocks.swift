@@ -32,10 +32,11 @@ extension Work {
     @_optimize(size)
     func writeLogsumexp(_ total: UnsafePointer<swiftmax_stats>, _ scratch: UnsafeMutableRawPointer) {
         let packs = Packs(scratch: scratch)
+        // Where the stats of a slice that one thread takes begin too.
         let result = packs.rows
+        let max = total.pointee.max
         kernels.pointee.row_output(op, result, result, 1, total, packs.kernel, 0)
         let value = wideBytes == 8 ? result.load(as: Double.self) : Double(result.load(as: Float.self))
-        let max = total.pointee.max
         if swiftmax_logsumexp_cancels(value, max) {
             var sum = swiftmax_exact_sum(limbs: (0, 0, 0, 0))
             var first = 0

@@ -195,7 +195,7 @@ func runWidenedGroups(
             func input(_ i: Int) -> Groups { work.wideGroups(group, count, i, in: packs.input(i), packs) }
             let a = input(0)
             let b = work.inputs == 1 ? a : input(1)
-            work.writeWideGroups(group, count, work.isReduction ? 1 : work.n, packs) { out in
+            work.writeWideGroups(group, count, work.n, packs) { out in
                 work.callColumns(
                     Work.Operand(address: a.address, stride: a.elementStride),
                     Work.Operand(address: b.address, stride: b.elementStride),

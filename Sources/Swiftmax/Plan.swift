@@ -167,17 +167,14 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
     let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
     let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
     if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
-    if work.kind == .backward && areOtherRows(work) && !(isLong && work.slices < threads) {
+    let areShort = areShort(work)
+    let areOther = areOtherRows(work) && !(isLong && work.slices < threads)
+    if areOther && (work.kind == .backward || !areShort) {
         share(.otherRows, &work, work.slices, elements: elements, scratch)
         return true
     }
-    let areShort = areShort(work)
     if areRows && !areShort {
         share(.rows, &work, work.slices, elements: elements, scratch)
-        return true
-    }
-    if work.kind == .forward && areOtherRows(work) && !areShort && !(isLong && work.slices < threads) {
-        share(.otherRows, &work, work.slices, elements: elements, scratch)
         return true
     }
 
