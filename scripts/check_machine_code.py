@@ -46,7 +46,6 @@ NOT_HOT = {
     "fill": "once for each row or block, by the functions of the table",
     "rowStats": "once for each row",
     "forwardLongRow": "once for each block",
-    "HalfFormat.forwardRows": "once for each row",
     "HalfFormat.forwardLongRow": "once for each block",
     "longRowStats": "once for each block",
     "writeLongSoftmax": "once for each block",

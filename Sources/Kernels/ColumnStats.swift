@@ -209,8 +209,7 @@ func setSum(
 
     // The terms of the last group, which is not whole, in any order: side by side in a lane there are too few of them.
     let lastGroup = n & ~(groupElements &- 1)
-    let panel =
-        n <= shortLength ? kept.unsafelyUnwrapped : kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
+    let panel = kept ?? scratch.lastGroup.from(-lastGroup &* vectorBytes)
     let last = LastTerms(panel: panel, areTerms: !keepsShort && n <= shortLength)
     var i = lastGroup
     while i &+ 4 <= n {

@@ -62,50 +62,6 @@
             return true
         }
 
-        /// See `Elements.copy`.
-        @inline(__always)
-        func widen(
-            _ rows: RowBatch, _ wide: UnsafeMutableRawPointer, _ stride: Int, _ table: SliceTable
-        ) {
-            if self == .float16 {
-                HalfFormat.float16.widenEach(rows, wide, stride, table)
-            } else {
-                HalfFormat.bfloat16.widenEach(rows, wide, stride, table)
-            }
-        }
-
-        @inline(__always)
-        private func widenEach(
-            _ rows: RowBatch, _ wide: UnsafeMutableRawPointer, _ stride: Int, _ table: SliceTable
-        ) {
-            let n = rows.n
-            for r in 0..<rows.count {
-                let (x, wide) = (rows.row(r), wide + r &* stride)
-                var largest = Quad(repeating: splat(-.infinity))
-                var i = 0
-                while i &+ 4 &* lanes <= n {
-                    let four = loadQuad(x, i)
-                    largest = largest.map(four, maximum)
-                    storeQuad(wide.element(i), four)
-                    i &+= 4 &* lanes
-                }
-                while i &+ lanes <= n {
-                    let value = load(x, i, lanes)
-                    largest.a = maximum(largest.a, value)
-                    vector_store(wide.element(i), value)
-                    i &+= lanes
-                }
-                if i < n {
-                    vector_store(wide.element(i), loadLast(x, i, n &- i))
-                    let value = vector_load_partial(wide.element(i), n &- i, splat(-.infinity))
-                    largest.b = maximum(largest.b, value)
-                }
-                table.setMax(
-                    r,
-                    vector_largest(maximum(maximum(largest.a, largest.b), maximum(largest.c, largest.d))))
-            }
-        }
-
         /// As `writeSoftmax` of floats.
         @inline(never)
         private func writeSoftmax(

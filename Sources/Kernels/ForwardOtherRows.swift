@@ -89,8 +89,12 @@
         func copy(
             _ rows: RowBatch, to copies: UnsafeMutableRawPointer, _ stride: Int, _ table: SliceTable
         ) {
+            /// - Parameter copyLast: copies what is left of a row from `i` on, and returns it, among others of the row or -inf.
             @inline(__always)
-            func each(_ load: (_ row: UnsafeRawPointer, _ i: Int) -> Vector) {
+            func each(
+                _ load: (_ row: UnsafeRawPointer, _ i: Int) -> Vector,
+                copyLast: (_ row: UnsafeRawPointer, _ copy: UnsafeMutableRawPointer, _ i: Int) -> Vector
+            ) {
                 for r in 0..<rows.count {
                     let (row, copy) = (rows.row(r), copies + r &* stride)
                     var largest = Quad(repeating: splat(-.infinity))
@@ -101,16 +105,24 @@
                         storeQuad(copy.element(i), four)
                         i &+= 4 &* lanes
                     }
-                    while i < rows.n {
-                        // The last vector may hold some elements once more.
-                        let start = min(i, rows.n &- lanes)
-                        let value = load(row, start)
+                    while i &+ lanes <= rows.n {
+                        let value = load(row, i)
                         largest.a = maximum(largest.a, value)
-                        vector_store(copy.element(start), value)
+                        vector_store(copy.element(i), value)
                         i &+= lanes
                     }
+                    if i < rows.n { largest.b = maximum(largest.b, copyLast(row, copy, i)) }
                     let (a, b) = (maximum(largest.a, largest.b), maximum(largest.c, largest.d))
                     table.setMax(r, vector_largest(maximum(a, b)))
+                }
+            }
+            /// With the elements before them, as a row has a vector of them.
+            @inline(__always)
+            func eachReordered(_ load: (_ row: UnsafeRawPointer, _ i: Int) -> Vector) {
+                each(load) { row, copy, _ in
+                    let value = load(row, rows.n &- lanes)
+                    vector_store(copy.element(rows.n &- lanes), value)
+                    return value
                 }
             }
             @inline(__always)
@@ -119,12 +131,27 @@
             }
             @inline(__always)
             func alternate(_ row: UnsafeRawPointer, _ i: Int) -> Vector { loadAlternate(row.element(2 &* i)) }
-            switch self {
-            case .reversed: each(reversed)
-            // No own ones come here.
-            case .own, .alternate: each(alternate)
             #if SWIFTMAX_FLOAT32
-                case .halves(let format): format.widen(rows, copies, stride, table)
+                /// The last block of a long row may be less than a vector.
+                @inline(__always)
+                func eachWidened(_ format: HalfFormat) {
+                    each {
+                        format.load($0, $1, lanes)
+                    } copyLast: { row, copy, i in
+                        let count = rows.n &- i
+                        vector_store(copy.element(i), format.loadLast(row, i, count))
+                        return vector_load_partial(copy.element(i), count, splat(-.infinity))
+                    }
+                }
+            #endif
+            switch self {
+            case .reversed: eachReordered(reversed)
+            // No own ones come here.
+            case .own, .alternate: eachReordered(alternate)
+            #if SWIFTMAX_FLOAT32
+                // With a constant each, as a copy does little else.
+                case .halves(.float16): eachWidened(.float16)
+                case .halves: eachWidened(.bfloat16)
             #endif
             }
         }

@@ -674,9 +674,14 @@ SWIFTMAX_INLINE swiftmax_bits bfloat_bits(swiftmax_half_words halves) {
     return __builtin_convertvector(halves, swiftmax_bits) << 16;
 }
 
+/// Floats rounded to nearest even, in their upper halves. NaN stays NaN if its lower half is 0.
+SWIFTMAX_INLINE swiftmax_bits bfloat_nearest(swiftmax_bits bits) {
+    return bits + 0x7fff + ((bits >> 16) & 1);
+}
+
 /// The upper halves, rounded to nearest even; a NaN stays one.
 SWIFTMAX_INLINE swiftmax_half_words bfloat_round(swiftmax_bits bits) {
-    swiftmax_bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    swiftmax_bits rounded = bfloat_nearest(bits) >> 16;
     swiftmax_bits quiet = (bits >> 16) | 0x40;
     swiftmax_bits is_nan = (swiftmax_bits)((swiftmax_vector)bits != (swiftmax_vector)bits);
     return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), swiftmax_half_words);
@@ -804,17 +809,13 @@ SWIFTMAX_INLINE swiftmax_vector bfloat_pairs_second(swiftmax_bits pairs) {
 /// The way back, rounded to nearest even; NaN is not among them.
 SWIFTMAX_INLINE swiftmax_bits bfloat_pairs(swiftmax_vector first, swiftmax_vector second) {
     swiftmax_bits a = (swiftmax_bits)first, b = (swiftmax_bits)second;
-    a = (a + 0x7fff + ((a >> 16) & 1)) >> 16;
-    b = (b + 0x7fff + ((b >> 16) & 1)) & 0xffff0000;
-    return a | b;
+    return bfloat_nearest(a) >> 16 | (bfloat_nearest(b) & 0xffff0000);
 }
 
 /// Twice as many bfloat16 as a vector has lanes, in the place of a vector: those of `first`, then those of
 /// `second`, rounded to nearest even. The lower half of a NaN is 0.
 SWIFTMAX_INLINE swiftmax_vector bfloats_from(swiftmax_vector first, swiftmax_vector second) {
-    swiftmax_bits a = (swiftmax_bits)first, b = (swiftmax_bits)second;
-    a += 0x7fff + ((a >> 16) & 1);
-    b += 0x7fff + ((b >> 16) & 1);
+    swiftmax_bits a = bfloat_nearest((swiftmax_bits)first), b = bfloat_nearest((swiftmax_bits)second);
 #if defined(__AVX512BW__)
 #define SWIFTMAX_UPPER_HALVES(lane) (0x30001 + 0x40004 * (lane))
     swiftmax_bits upper = {SWIFTMAX_EACH_LANE(SWIFTMAX_UPPER_HALVES)};
