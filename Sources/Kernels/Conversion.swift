@@ -181,17 +181,9 @@ private func transposeFew(
 /// Copies elements, or `fill` where `mask` is 0.
 func select(
     _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ mask: UnsafePointer<UInt8>,
-    _ fill: Element, _ n: Int
+    _ fill: Element, _ n: Int, streaming: Bool
 ) {
-    var i = 0
-    while i &+ lanes <= n {
-        let value = vector_select_bytes(mask + i, vector_load(source.element(i)), splat(fill))
-        vector_store(destination.element(i), value)
-        i &+= lanes
-    }
-    while i < n {
-        let value = mask[i] == 0 ? fill : source.element(i).loadUnaligned(as: Element.self)
-        destination.element(i).storeBytes(of: value, as: Element.self)
-        i &+= 1
+    writeRow(destination, n, streaming: streaming) { i, count in
+        vector_select_bytes(mask + i, count, load(source.element(i), count), splat(fill))
     }
 }

@@ -86,8 +86,13 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in
         transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
     }
-    kernels.pointee.select = { source, destination, mask, fill, n in
-        select(source!, destination!, mask!, Element(fill), n)
+    kernels.pointee.select = {
+        source, sourceStride, destination, destinationStride, mask, maskStride, fill, rows, n, streaming in
+        for r in 0..<rows {
+            select(
+                source! + r &* sourceStride, destination! + r &* destinationStride, mask! + r &* maskStride,
+                Element(fill), n, streaming: streaming != 0)
+        }
     }
     #if SWIFTMAX_FLOAT32
         kernels.pointee.gather_halves = { gatherHalves($0!, $1, $2!, $3) }

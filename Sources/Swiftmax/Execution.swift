@@ -13,8 +13,10 @@ enum Path {
     case otherRows
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
-    /// Anything else, 16-bit types and masks: slices are copied into scratch, some at a time, and back.
+    /// Anything else of one dimension, and 16-bit types: slices are packed into scratch, some at a time, and brought back.
     case packedRows, shortRows, packedColumns, widenedGroups, groupedColumns, turnedColumns
+    /// Masks, and slices of several dimensions: copies, which are taken on another of these paths.
+    case copies
     /// Few long slices: one after another, by blocks.
     case blockStats, blockResults
 
@@ -30,6 +32,7 @@ enum Path {
         case .widenedGroups: runWidenedGroups(work, first, end, scratch)
         case .groupedColumns: runGroupedColumns(work, first, end, scratch)
         case .turnedColumns: runTurnedColumns(work, first, end, scratch)
+        case .copies: runCopies(work, first, end, scratch)
         case .blockStats: runBlockStats(work, first, end, scratch)
         case .blockResults: runBlockResults(work, first, end, scratch)
         }
@@ -109,7 +112,7 @@ func runRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: U
         }
         work.pointee.callRows(
             operand(0), operand(work.pointee.inputs &- 1), operand(work.pointee.output), rows, scratch,
-            streaming: work.pointee.streaming, far: work.pointee.far)
+            streaming: work.pointee.streaming, far: work.pointee.far, next: work.pointee.next)
         index &+= rows
     }
 }
@@ -196,9 +199,11 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
             let groups = swiftmax_groups(
                 count: groups, input_stride: work.step(0), other_input_stride: work.step(other),
                 out_stride: work.step(work.output))
-            let next = swiftmax_next(
-                address: isNext ? x.address + distance(0) : nil, row_stride: x.stride,
-                column_stride: work.across.stride(0, 0))
+            let next =
+                isNext
+                ? swiftmax_next(
+                    address: x.address + distance(0), row_stride: x.stride,
+                    column_stride: work.across.stride(0, 0)) : work.next
             work.callColumns(
                 x, operand(other, unit, column), operand(work.output, unit, column), count &- odd, scratch,
                 groups: groups, elements: elements, streaming: work.streaming, far: work.far, next: next)
@@ -253,7 +258,6 @@ extension Work {
     /// How many of so many columns are better packed as rows, one by one: the last, where they would fill less than a
     /// quarter of a vector.
     func oddColumns(_ columns: Int) -> Int {
-        if hasMask || slice.count > 1 { return 0 }
         let lanes = 64 / wideBytes
         let odd = columns % lanes
         return odd < lanes / 4 && n >= 2 &* lanes && n &* wideBytes <= Work.packBytes ? odd : 0

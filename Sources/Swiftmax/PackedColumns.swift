@@ -34,38 +34,19 @@ func runPackedColumns(
         if count == 0 { continue }
         let packedStride = count &* work.wideBytes
 
-        /// The mask of row `i` of a pack.
-        func maskRow(_ i: Int) -> Work.Operand {
-            Work.Operand(
-                address: start(work.mask, column) + work.slice.offset(i, work.mask),
-                stride: work.across.stride(0, work.mask))
-        }
-
         for operand in 0..<work.inputs {
-            let (source, step) = (start(operand, column), work.across.stride(0, operand))
-            let pack = packs.input(operand)
-            if work.isSimple {
-                // Four rows ahead or, where these are few, two packs.
-                work.gather(
-                    source, work.elementStride(operand), step, work.n, count, pack, packs,
-                    ahead: work.n < 16 ? 2 &* count &* step : 4 &* work.elementStride(operand))
-                continue
-            }
-            for i in 0..<work.n {
-                let row = pack + i &* packedStride
-                let source = source + work.slice.offset(i, operand)
-                if work.hasMask {
-                    work.gather(source, step, count, row, mask: maskRow(i), packs)
-                } else {
-                    work.gather(source, step, count, row, packs)
-                }
-            }
+            let step = work.across.stride(0, operand)
+            // Four rows ahead or, where these are few, two packs.
+            work.gather(
+                start(operand, column), work.elementStride(operand), step, work.n, count,
+                packs.input(operand), packs,
+                ahead: work.n < 16 ? 2 &* count &* step : 4 &* work.elementStride(operand))
         }
         let packed = Work.Operand(address: packs.input(0), stride: packedStride)
         let other = Work.Operand(address: packs.input(1), stride: packedStride)
         let target = start(work.output, column)
         let following = (unit &+ 1) % tiles &* width
-        let isNext = unit &+ 1 < end && work.kind == .forward && work.slice.count == 1
+        let isNext = unit &+ 1 < end && work.kind == .forward
         let next = swiftmax_next(
             address: isNext
                 ? work.start((unit &+ 1) / tiles, 0) + following &* work.across.stride(0, 0) : nil,
@@ -77,27 +58,15 @@ func runPackedColumns(
         }
         let step = work.across.stride(0, work.output)
         let mayStayThere = work.streaming == 0 || work.areRunsWorthStreaming
-        if work.isWide && work.isSimple && step == work.elementBytes && mayStayThere {
+        if work.isWide && step == work.elementBytes && mayStayThere {
             let results = Work.Operand(address: target, stride: work.elementStride(work.output))
             work.callColumns(
                 packed, other, results, count, packs.kernel, streaming: work.streaming, next: next)
             continue
         }
         work.callColumns(packed, other, packed, count, packs.kernel, next: next)
-        if work.isSimple {
-            work.scatter(
-                packed.address, work.n, count, target, work.elementStride(work.output), step, packs)
-            continue
-        }
-        for i in 0..<work.n {
-            let row = packed.address + i &* packedStride
-            let target = target + work.slice.offset(i, work.output)
-            if work.hasMask {
-                work.scatter(row, count, target, step, mask: maskRow(i), packs)
-            } else {
-                work.scatter(row, count, target, step, packs)
-            }
-        }
+        work.scatter(
+            packed.address, work.n, count, target, work.elementStride(work.output), step, packs)
     }
 }
 

@@ -92,11 +92,8 @@ extension Work {
         }
     }
 
-    /// Whether the elements of a slice have one stride, and no mask.
-    var isSimple: Bool { !hasMask && slice.count == 1 }
-
-    /// Whether slices also have one stride between them.
-    private func isEven(_ index: Int, _ rows: Int) -> Bool { isSimple && batch.run(from: index) >= rows }
+    /// Whether slices have one stride between them.
+    private func isEven(_ index: Int, _ rows: Int) -> Bool { batch.run(from: index) >= rows }
 
     /// Whether slices are rows in memory that need no change.
     func isRow(_ operand: Int) -> Bool {
@@ -139,7 +136,7 @@ func runPackedRows(
         }
         let x = input(0)
         let other = work.inputs == 1 ? x : input(1)
-        let isNext = unit &+ 1 < end && work.slice.count == 1
+        let isNext = unit &+ 1 < end
         let next = swiftmax_next(
             address: isNext ? work.start(slice &+ rows, 0) : nil, row_stride: work.step(0),
             column_stride: work.elementStride(0))

@@ -44,6 +44,8 @@ extension Work {
             kernels.pointee.gather(source, rowStride, stride, target, rows, count, ahead)
         } else if !isWide && stride == elementBytes {
             widen(source, rowStride, target, rows, count, ahead)
+        } else if areShortRuns(count, stride) {
+            copyRuns(source, rowStride, target, count &* wideBytes, rows, count &* wideBytes)
         } else {
             for r in 0..<rows {
                 gather(
@@ -51,6 +53,11 @@ extension Work {
                     ahead: ahead)
             }
         }
+    }
+
+    /// Whether runs of elements in order are short enough for `copyRuns`.
+    private func areShortRuns(_ count: Int, _ stride: Int) -> Bool {
+        isWide && stride == elementBytes && count &* elementBytes >= 8 && count &* elementBytes <= 64
     }
 
     /// Whether runs of so many results, so far apart, go past the caches.
@@ -90,6 +97,8 @@ extension Work {
             scatter(source, rows &* count, target, stride, packs)
         } else if !isWide && stride == elementBytes {
             narrow(source, target, rowStride, rows, count, streams(count, stride) ? 1 : 0)
+        } else if areShortRuns(count, stride) {
+            copyRuns(source, count &* wideBytes, target, rowStride, rows, count &* wideBytes)
         } else {
             for r in 0..<rows {
                 scatter(source + r &* count &* wideBytes, count, target + r &* rowStride, stride, packs)
@@ -97,7 +106,7 @@ extension Work {
         }
     }
 
-    /// As `gather`, with -inf in the place of what the mask leaves out.
+    /// As `gather` of a part of a slice, with -inf in the place of what the mask leaves out.
     func gather(
         _ source: UnsafeMutableRawPointer, _ stride: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
         mask: Operand, _ packs: Packs
@@ -126,7 +135,8 @@ extension Work {
             copy(mask.address, mask.stride, packs.mask, 1, count, 1)
             bytes = packs.mask
         }
-        kernels.pointee.select(source, target, bytes.assumingMemoryBound(to: UInt8.self), fill, count)
+        kernels.pointee.select(
+            source, 0, target, 0, bytes.assumingMemoryBound(to: UInt8.self), 0, fill, 1, count, 0)
     }
 
     private func widen(

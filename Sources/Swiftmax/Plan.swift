@@ -25,7 +25,7 @@ private var fewColumns: Int { 8 }
 
 /// The same of slices whose groups share vectors in the kernels.
 private func fewColumns(_ work: Work) -> Int {
-    if work.kind == .backward || !work.isWide || work.hasMask || work.n > longestGrouped { return fewColumns }
+    if work.kind == .backward || !work.isWide || work.n > longestGrouped { return fewColumns }
     return work.wideBytes == 8 ? 4 : 7
 }
 
@@ -154,28 +154,38 @@ private var nearColumnBytes: Int { 512 &* 1024 }
 /// Columns that are taken by one call of a kernel, where they are short: less would not be worth a call.
 private var unitBytes: Int { 65536 }
 
-/// Chooses the path, and takes it.
+/// Takes the path that is chosen. False without memory for it.
 private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRawPointer) -> Bool {
+    let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
+    guard let plan = plan(&work, elements, threads: threads) else { return runBlocks(&work, scratch) }
+    share(plan.path, &work, plan.units, elements: elements, scratch)
+    return true
+}
+
+/// Chooses the path, and its units; none for slices that are taken by blocks.
+///
+/// - Parameter threads: as many as long slices are worth.
+func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, units: Int)? {
     let n = work.n
     let sliceBytes = n &* work.wideBytes
     let bytes = elements &* work.wideBytes
+    // Few long slices are shared out among threads by blocks, as are slices that no scratch holds.
+    let isByBlocks = n >= 16 &* Int(SWIFTMAX_BLOCK) && work.slices < threads
+    if work.hasMask || work.slice.count > 1 {
+        return isByBlocks || !work.fitsCopy ? nil : (.copies, work.takeCopies())
+    }
     let isLarge = bytes >= columnStreamingBytes
-    var areRows = work.isRow(work.output) || work.isReduction && work.isWide && !work.hasMask
+    var areRows = work.isRow(work.output) || work.isReduction && work.isWide
     for operand in 0..<work.inputs where !work.isRow(operand) { areRows = false }
 
-    // Few long rows are shared out among threads by blocks, as are rows that no scratch holds.
-    let threads = min(threadLimit(), elements / (4 &* Int(SWIFTMAX_BLOCK)))
-    let isLong = n >= 16 &* Int(SWIFTMAX_BLOCK)
-    if areRows && isLong && work.slices < threads { return runBlocks(&work, scratch) }
+    if areRows && isByBlocks { return nil }
     let areShort = areShort(work)
-    let areOther = areOtherRows(work) && !(isLong && work.slices < threads)
+    let areOther = areOtherRows(work) && !isByBlocks
     if areOther && (work.kind == .backward || !areShort) {
-        share(.otherRows, &work, work.slices, elements: elements, scratch)
-        return true
+        return (.otherRows, work.slices)
     }
     if areRows && !areShort {
-        share(.rows, &work, work.slices, elements: elements, scratch)
-        return true
+        return (.rows, work.slices)
     }
 
     let few = columnDimension(work, from: 2)
@@ -185,8 +195,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
             work.unitSlices = max(1, max(64, min(256, groupBytes / sliceBytes)) / work.across.size(0))
         }
         let units = (work.batch.elements &+ work.unitSlices &- 1) / work.unitSlices
-        share(path, &work, units, elements: elements, scratch)
-        return true
+        return (path, units)
     }
     let neighbors = columnDimension(work, from: fewColumns(work))
     if neighbors >= 0 && areWidenedGroups(work, neighbors) {
@@ -194,8 +203,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         work.unitSlices = max(1, widenedBytes / (sliceBytes &* work.across.size(0)))
         if areNarrow(work) { work.kernels = narrowKernels() }
         let units = (work.batch.elements &+ work.unitSlices &- 1) / work.unitSlices
-        share(.widenedGroups, &work, units, elements: elements, scratch)
-        return true
+        return (.widenedGroups, units)
     }
     let fits = sliceBytes &* 16 <= Work.packBytes
     let readsAlternate = work.kind == .forward && work.isWide && neighbors < 0
@@ -216,8 +224,7 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
             ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
         work.unitSlices = min(work.across.size(0), unitColumns(work, elements, most: most))
         if work.isWide && areNarrow(work) { work.kernels = narrowKernels() }
-        share(.columns, &work, work.columnUnits, elements: elements, scratch)
-        return true
+        return (.columns, work.columnUnits)
     }
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
     if nearest >= 0 && fits {
@@ -225,25 +232,19 @@ private func run(_ work: inout Work, _ elements: Int, _ scratch: UnsafeMutableRa
         work.streaming = isLarge ? 1 : 0
         let most = max(16, min(1024, work.widePackBytes / sliceBytes) & ~15)
         work.unitSlices = unitColumns(work, elements, most: most)
-        share(.packedColumns, &work, work.columnUnits, elements: elements, scratch)
-        return true
+        return (.packedColumns, work.columnUnits)
     }
     if areShort {
         work.unitSlices = max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
         work.streaming = isLarge && work.kind == .forward ? 1 : 0
-        share(.shortRows, &work, work.rowUnits, elements: elements, scratch)
-        return true
+        return (.shortRows, work.rowUnits)
     }
     if areRows {
-        share(.rows, &work, work.slices, elements: elements, scratch)
-        return true
+        return (.rows, work.slices)
     }
-    if sliceBytes > Work.packBytes || isLong && work.slices < threads {
-        return runBlocks(&work, scratch)
-    }
+    if sliceBytes > Work.packBytes || isByBlocks { return nil }
     work.unitSlices = max(1, work.cachedBytes / sliceBytes)
-    share(.packedRows, &work, work.rowUnits, elements: elements, scratch)
-    return true
+    return (.packedRows, work.rowUnits)
 }
 
 /// `most` columns, or fewer where not every thread would have two units. Tiles begin at a cache line where arrays do.
@@ -258,7 +259,6 @@ private func unitColumns(_ work: Work, _ elements: Int, most: Int) -> Int {
 /// `runOtherRows`.
 @_optimize(size)
 private func areOtherRows(_ work: Work) -> Bool {
-    if work.hasMask || work.slice.count > 1 { return false }
     if !work.isReduction && work.elementStride(work.output) != work.elementBytes { return false }
     return work.kind == .forward ? areOtherForwardRows(work) : areOtherGradients(work)
 }
@@ -294,7 +294,7 @@ private var longestByBlocks: Int {
 /// many. The kernels of the forward functions take several groups where they lie, which is only slow for few elements or columns; those
 /// of the gradients are slow where the last vector of a group is a large part of it. Measured on a Zen 5.
 private func areWidenedGroups(_ work: Work, _ dimension: Int) -> Bool {
-    if work.isWide || work.hasMask || work.slice.count != 1 || work.isReduction { return false }
+    if work.isWide || work.slice.count != 1 || work.isReduction { return false }
     let (n, columns) = (work.n, work.batch.size(dimension))
     if n &* columns &* work.wideBytes &* 2 > widenedBytes { return false }
     let isLog = work.op == Int32(SWIFTMAX_OP_LOG_SOFTMAX)
@@ -311,7 +311,7 @@ private var groupBytes: Int { 32768 }
 /// The path of slices with so many neighbors, where these are too few for a vector across them, or nil.
 private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
     let runBytes = neighbors &* work.wideBytes
-    if work.hasMask || work.slice.count != 1 || runBytes >= 64 || neighbors > 10 { return nil }
+    if work.slice.count != 1 || runBytes >= 64 || neighbors > 10 { return nil }
     // These are columns where they lie.
     let isShort = work.n <= longestGrouped
     if work.isWide && (work.kind == .backward || isShort) && neighbors >= fewColumns(work) { return nil }
@@ -335,7 +335,6 @@ private func columnDimension(_ work: Work, from fewest: Int, apart: Int = 1) -> 
 
 /// Whether the kernels read the slices along a dimension as columns where they lie, and write them so.
 private func areColumns(_ work: Work, _ dimension: Int) -> Bool {
-    if work.hasMask || work.slice.count > 1 { return false }
     if work.kind == .backward {
         let fits = work.n &* work.wideBytes <= Work.packBytes
         return work.isWide || fits && work.kernels.pointee.backward_half_columns != nil

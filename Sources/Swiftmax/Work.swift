@@ -35,6 +35,8 @@ struct Work {
     let slices: Int
     /// Slices that a unit takes.
     var unitSlices = 1
+    /// What is read after the only unit, and asked for meanwhile.
+    var next = swiftmax_next()
     /// For a slice that is shared out: which it is, and the stats of its blocks; then those of the whole.
     var current = 0
     var stats: UnsafeMutablePointer<swiftmax_stats>?
@@ -93,7 +95,7 @@ extension Work {
 
     static var scratchBytes: Int {
         Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* packBytes &+ packBytes / 4 &+ stagingBytes
-            &+ 3 &* Dimensions.bytes &+ counterBytes
+            &+ 9 &* Dimensions.bytes &+ counterBytes
     }
 
     /// The parts of a thread's scratch.
@@ -110,10 +112,10 @@ extension Work {
         var rows: UnsafeMutableRawPointer { input(2) }
         var mask: UnsafeMutableRawPointer { input(3) }
         var staging: UnsafeMutableRawPointer { mask + packBytes / 4 }
-        /// Of the thread that made the plan.
+        /// Those of the plan, in the thread that made it; then those of copies.
         func dimensions(_ list: Int) -> UnsafeMutableRawPointer {
             staging + (stagingBytes &+ list &* Dimensions.bytes)
         }
-        var counters: UnsafeMutableRawPointer { dimensions(3) }
+        var counters: UnsafeMutableRawPointer { dimensions(9) }
     }
 }

@@ -99,6 +99,40 @@ def test_several_axes(name: str, dtype: str, data: st.DataObject) -> None:
         assert one.tobytes() == expected
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((90, 64, 80), (0, 2)),
+        ((11, 20, 30, 40), (1, 3)),
+        ((11, 20, 30, 40), (0, 2)),
+        ((400, 7, 9, 3), (1, 3)),
+        ((60, 5, 7, 3, 4), (0, 2, 4)),
+        ((5, 3, 300, 401), (0, 2, 3)),
+    ],
+)
+def test_several_axes_of_many_slices(
+    shape: tuple[int, ...], axes: tuple[int, ...], name: str, dtype: str, threads: None
+) -> None:
+    """Copies of one slice and of many, and a slice too long for one."""
+    if name in BACKWARD:
+        arrays = list(gradients(name, 13, shape, dtype))
+    else:
+        arrays = [logits("wide", 13, shape, dtype)]
+    count = len(axes)
+    rows = [np.moveaxis(a, axes, range(-count, 0)) for a in arrays]
+    batch = rows[0].shape[:-count]
+    expected = call(name, [a.reshape(*batch, -1) for a in rows])
+    if name != "logsumexp":
+        expected = np.moveaxis(expected.reshape(rows[0].shape), range(-count, 0), axes)
+    for count in (1, 2):
+        swiftmax.set_num_threads(count)
+        assert call(name, arrays, axis=axes).tobytes() == expected.tobytes()
+        turned = [np.asfortranarray(a) for a in arrays]
+        assert call(name, turned, axis=axes).tobytes() == expected.tobytes()
+
+
 # Each way of packing; and columns so many that they are written past the caches.
 VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "columns apart": ((700, 300), 0, lambda x: x[:, ::2]),
@@ -254,6 +288,53 @@ def test_long_masked_rows(length: int, dtype: str) -> None:
     for name in FORWARD:
         expected = call(name, [masked], axis=1)
         assert call(name, [x], axis=1, where=mask).tobytes() == expected.tobytes()
+
+
+# A shape and axis, and the axes a mask is broadcast along: rows and groups of columns many to a copy, all columns of a group,
+# and tiles of them, of which the last is a part.
+MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
+    ((9001, 3), 1, ()),
+    ((9001, 3), 1, (0,)),
+    ((3000, 33), 1, (1,)),
+    ((700, 10, 5), 1, (0,)),
+    ((700, 10, 5), 1, (1,)),
+    ((7, 130, 333), 1, ()),
+    ((2, 700, 801), 1, (0,)),
+    ((9000, 37), 0, ()),
+    ((1, 5000), 0, ()),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize(("shape", "axis", "repeated"), MASKED)
+def test_masked_copies(
+    shape: tuple[int, ...],
+    axis: int,
+    repeated: tuple[int, ...],
+    name: str,
+    dtype: str,
+    threads: None,
+) -> None:
+    """A mask is the same as -inf in its place, but for slices of nothing else; in place, and with gaps."""
+    x = logits("wide", 11, shape, dtype)
+    mask_shape = tuple(1 if i in repeated else n for i, n in enumerate(shape))
+    mask = np.random.default_rng(12).random(mask_shape) < 0.7
+    expected = call(name, [np.where(mask, x, np.array(-np.inf, dtype))], axis=axis)
+    empty = ~np.broadcast_to(mask, shape).any(axis, keepdims=True)
+    nothing = np.array(0 if name == "softmax" else -np.inf, dtype)
+    if name == "logsumexp":
+        empty = empty.squeeze(axis)
+    expected = np.where(empty, nothing, expected).tobytes()
+    apart = np.repeat(mask, 2, axis=-1)[..., ::2]
+    for count in (1, 2):
+        swiftmax.set_num_threads(count)
+        assert call(name, [x], axis=axis, where=mask).tobytes() == expected
+        assert call(name, [x], axis=axis, where=apart).tobytes() == expected
+        reverse = np.ascontiguousarray(x[..., ::-1])[..., ::-1]
+        assert call(name, [reverse], axis=axis, where=mask).tobytes() == expected
+    if name != "logsumexp":
+        assert call(name, [x], axis=axis, where=mask, out=x).tobytes() == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -199,8 +199,10 @@ typedef struct swiftmax_kernels {
     /// destination[j][i] = source[i][j] for i < rows, j < columns.
     void (*transpose)(const void *source, intptr_t source_stride, void *destination,
                       intptr_t destination_stride, intptr_t rows, intptr_t columns);
-    /// destination[i] = source[i], or `fill` where mask[i] is 0, for i < n.
-    void (*select)(const void *source, void *destination, const uint8_t *mask, double fill, intptr_t n);
+    /// destination[r][i] = source[r][i], or `fill` where mask[r][i] is 0, for r < rows, i < n.
+    void (*select)(const void *source, intptr_t source_stride, void *destination, intptr_t destination_stride,
+                   const uint8_t *mask, intptr_t mask_stride, double fill, intptr_t rows, intptr_t n,
+                   int32_t streaming);
 
     /// The rest is null in float64 kernels. As gather, of one row of 16-bit elements.
     void (*gather_halves)(const void *source, intptr_t stride, void *destination, intptr_t n);

@@ -615,13 +615,27 @@ SWIFTMAX_INLINE void vector_store_partial(void *address, swiftmax_vector v, intp
 
 typedef uint8_t swiftmax_bytes __attribute__((ext_vector_type(SWIFTMAX_LANES)));
 
-/// `v` where the byte is not 0, else `other`.
-SWIFTMAX_INLINE swiftmax_vector vector_select_bytes(const uint8_t *bytes, swiftmax_vector v,
+/// `v` where the byte is not 0, else `other`; of only `count` bytes, for as many lanes.
+SWIFTMAX_INLINE swiftmax_vector vector_select_bytes(const uint8_t *bytes, intptr_t count, swiftmax_vector v,
                                                     swiftmax_vector other) {
-    swiftmax_bytes mask;
-    __builtin_memcpy(&mask, bytes, SWIFTMAX_LANES);
+#if defined(__AVX512F__)
+    __m128i mask = _mm_maskz_loadu_epi8((__mmask16)SWIFTMAX_MASK(count), bytes);
+    __mmask16 set = _mm_test_epi8_mask(mask, mask);
+#if defined(SWIFTMAX_FLOAT64)
+    return (swiftmax_vector)_mm512_mask_mov_pd((__m512d)other, (__mmask8)set, (__m512d)v);
+#else
+    return (swiftmax_vector)_mm512_mask_mov_ps((__m512)other, set, (__m512)v);
+#endif
+#else
+    swiftmax_bytes mask = 0;
+    if (count == SWIFTMAX_LANES)
+        __builtin_memcpy(&mask, bytes, SWIFTMAX_LANES);
+    else
+        for (intptr_t i = 0; i < count; i++)
+            mask[i] = bytes[i];
     swiftmax_bits set = (swiftmax_bits)(__builtin_convertvector(mask, swiftmax_bits) != 0);
     return (swiftmax_vector)(((swiftmax_bits)v & set) | ((swiftmax_bits)other & ~set));
+#endif
 }
 
 #if !defined(SWIFTMAX_FLOAT64)
