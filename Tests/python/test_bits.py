@@ -290,8 +290,8 @@ def test_long_masked_rows(length: int, dtype: str) -> None:
         assert call(name, [x], axis=1, where=mask).tobytes() == expected.tobytes()
 
 
-# A shape and axis, and the axes a mask is broadcast along: rows and groups of columns many to a copy, all columns of a group,
-# and tiles of them, of which the last is a part.
+# A shape and axis, and the axes a mask is broadcast along: rows and groups of columns many to a
+# copy, all columns of a group, and tiles of them, of which the last is a part.
 MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((9001, 3), 1, ()),
     ((9001, 3), 1, (0,)),
@@ -316,7 +316,7 @@ def test_masked_copies(
     dtype: str,
     threads: None,
 ) -> None:
-    """A mask is the same as -inf in its place, but for slices of nothing else; in place, and with gaps."""
+    """A mask is as -inf in its place, but for slices without anything else; in place too."""
     x = logits("wide", 11, shape, dtype)
     mask_shape = tuple(1 if i in repeated else n for i, n in enumerate(shape))
     mask = np.random.default_rng(12).random(mask_shape) < 0.7
