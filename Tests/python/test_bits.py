@@ -321,20 +321,20 @@ def test_masked_copies(
     mask_shape = tuple(1 if i in repeated else n for i, n in enumerate(shape))
     mask = np.random.default_rng(12).random(mask_shape) < 0.7
     expected = call(name, [np.where(mask, x, np.array(-np.inf, dtype))], axis=axis)
-    empty = ~np.broadcast_to(mask, shape).any(axis, keepdims=True)
+    empty = np.asarray(~np.broadcast_to(mask, shape).any(axis, keepdims=True))
     nothing = np.array(0 if name == "softmax" else -np.inf, dtype)
     if name == "logsumexp":
         empty = empty.squeeze(axis)
-    expected = np.where(empty, nothing, expected).tobytes()
+    wanted = np.where(empty, nothing, expected).tobytes()
     apart = np.repeat(mask, 2, axis=-1)[..., ::2]
     for count in (1, 2):
         swiftmax.set_num_threads(count)
-        assert call(name, [x], axis=axis, where=mask).tobytes() == expected
-        assert call(name, [x], axis=axis, where=apart).tobytes() == expected
+        assert call(name, [x], axis=axis, where=mask).tobytes() == wanted
+        assert call(name, [x], axis=axis, where=apart).tobytes() == wanted
         reverse = np.ascontiguousarray(x[..., ::-1])[..., ::-1]
-        assert call(name, [reverse], axis=axis, where=mask).tobytes() == expected
+        assert call(name, [reverse], axis=axis, where=mask).tobytes() == wanted
     if name != "logsumexp":
-        assert call(name, [x], axis=axis, where=mask, out=x).tobytes() == expected
+        assert call(name, [x], axis=axis, where=mask, out=x).tobytes() == wanted
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
