@@ -61,6 +61,8 @@ SHAPES = (
     Shape("view", (1024, 1024), 0, layout="strided"),
     Shape("view", (60_000, 16), layout="strided"),
     Shape("where", (1024, 1000), layout="where", quick=True),
+    Shape("where", (100_000, 10), layout="where"),
+    Shape("where", (1024, 1024), 0, layout="where"),
 )
 
 
