@@ -184,8 +184,11 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
         isMaskRepeated = false
     }
 
+    /// Where the slices of a unit begin.
+    func place(_ unit: Int) -> (group: Int, column: Int) { (unit / tiles &* most, unit % tiles &* width) }
+
     for unit in first..<end {
-        let (group, column) = (unit / tiles &* most, unit % tiles &* width)
+        let (group, column) = place(unit)
         let groups = min(most, work.slices / columns &- group)
         let count = min(width, columns &- column)
         let isWhole = count == columns
@@ -203,7 +206,7 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
         // What the kernels ask for has the shape of what they are given: rows, or the columns of one group.
         var next = swiftmax_next()
         if unit &+ 1 < end && work.kind == .forward && (columns == 1 || !isWhole) {
-            let (group, column) = ((unit &+ 1) / tiles &* most, (unit &+ 1) % tiles &* width)
+            let (group, column) = place(unit &+ 1)
             let start = group &* rowElements &+ column
             if let plain = a.plain(Part(start: start, rows: 1, width: 1, pitch: 1)) {
                 next = swiftmax_next(
@@ -232,17 +235,15 @@ extension Work {
     fileprivate func copyIn(
         _ part: Part, _ input: Ordered, to copy: UnsafeMutableRawPointer, mask: Operand?, _ packs: Packs
     ) {
+        let target = Operand(address: copy, stride: part.width &* wideBytes)
         if let mask, let plain = input.plain(part), isRun(part.width, input.stride) {
-            let target = Operand(address: copy, stride: part.width &* wideBytes)
             return select(plain, target, mask, part, -.infinity, streaming: 0)
         }
         input.forEachPiece(part) { index, runs, rows, count in
             gather(
                 runs.address, runs.stride, input.stride, rows, count, copy + index &* wideBytes, packs)
         }
-        guard let mask else { return }
-        let target = Operand(address: copy, stride: part.width &* wideBytes)
-        select(target, target, mask, part, -.infinity, streaming: 0)
+        if let mask { select(target, target, mask, part, -.infinity, streaming: 0) }
     }
 
     /// Copies a part of the results back, with the fixed result of what the mask leaves out.
