@@ -2,9 +2,9 @@
 
     python scripts/fit_polynomials.py
 
-exp(r) = 1 + r + r^2 q(r) on |r| <= ln2/2, and log(m) = 2z + z^3 p(z^2), z = (m-1)/(m+1), on
-sqrt(1/2) <= m <= sqrt(2); in float32 log(1 + f) = f - f^2/2 + f^3 p(f) there, f = m - 1. The Remez
-exchange runs in 60 digits, then the coefficients are rounded to their type.
+exp(r) = 1 + r + r^2 q(r), or 1 + r + r^2/2 + r^3 q(r), on |r| <= ln2/2, and log(m) = 2z + z^3 p(z^2),
+z = (m-1)/(m+1), on sqrt(1/2) <= m <= sqrt(2); in float32 log(1 + f) = f - f^2/2 + f^3 p(f) there,
+f = m - 1. The Remez exchange runs in 60 digits, then the coefficients are rounded to their type.
 Prints hex floats for Sources/Kernels and the largest relative error of each fit.
 """
 
@@ -96,6 +96,11 @@ def exp_tail(r: Any) -> Any:
     return (exp(r) - 1 - r) / r**2
 
 
+def exp_cubic(r: Any) -> Any:
+    """Return q of exp in float64 where r^2/2 is kept apart."""
+    return (exp(r) - 1 - r - r**2 / 2) / r**3
+
+
 def log_tail(u: Any) -> Any:
     """Return p of log."""
     z = sqrt(u)
@@ -112,6 +117,7 @@ if __name__ == "__main__":
     half = log(2) / 2 * mpf("1.0005")
     for degree, bits in ((4, 24), (9, 53), (5, 53)):
         fit("exp", exp_tail, lambda r: r**2 / exp(r), degree, -half, half, bits)
+    fit("exp", exp_cubic, lambda r: r**3 / exp(r), 9, -half, half, 53)
     limit = ((sqrt(2) - 1) / (sqrt(2) + 1)) ** 2
     fit("log", log_tail, lambda u: u / 2, 8, mpf("1e-9"), limit * mpf("1.001"), 53)
     low, high = (sqrt(mpf("0.5")) - 1) * mpf("1.001"), (sqrt(2) - 1) * mpf("1.001")

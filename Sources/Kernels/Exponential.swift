@@ -222,7 +222,7 @@ func expTailParts<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, re
 
 /// d - n ln2 as the sum of two numbers.
 @inline(__always)
-private func reduced<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, rest: B) {
+func reduced<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, rest: B) {
     let ownRest = n.map(trailingLn2)
     return (
         d.map(n, withoutLeadingLn2), error.map { ownRest.map($0) { $0 + $1 } } ?? ownRest

@@ -106,13 +106,11 @@ private func setConstants(
     _ scratch: Scratch
 ) {
     let table = scratch.table
-    #if SWIFTMAX_FLOAT32
-        if areTiny(op, tile.n) {
-            copyToPanel(tile, from: 0, panel, table)
-            setTinyResults(op, ColumnBatch(tile, from: 0, elements: panel), table)
-            return
-        }
-    #endif
+    if areTiny(op, tile.n) {
+        copyToPanel(tile, from: 0, panel, table)
+        setTinyResults(op, ColumnBatch(tile, from: 0, elements: panel), table)
+        return
+    }
     let areOrdinary = tileStats(
         op.sumKind, tile, panel, tails: tails, known: nil, scratch, table)
     if tile.n > block {

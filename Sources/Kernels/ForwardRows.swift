@@ -11,9 +11,7 @@ func forwardRows(
     next: Asked
 ) {
     let scratch = Scratch(address: scratch)
-    #if SWIFTMAX_FLOAT32
-        if areTiny(op, n) { return forwardTinyRows(op, x, xStride, out, outStride, rows, n, scratch) }
-    #endif
+    if areTiny(op, n) { return forwardTinyRows(op, x, xStride, out, outStride, rows, n, scratch) }
     let table = scratch.table
     // What goes past the caches leaves room in the first one.
     let areNear = streaming && vectorBytes == lineBytes

@@ -78,11 +78,11 @@ func logPolynomial(_ u: Wide) -> Wide {
     return wide_fma(p, u, splatWide(0x1.5555555555555p-1))
 }
 
-/// What the logarithm of 1 + v, v >= 0, comes from: a step of its own, as each takes much longer than it does work, but is
-/// short enough for the CPU to have that of several vectors under way.
+/// What the logarithm comes from, in steps of their own, as each takes much longer than it does work, but is short enough for the CPU
+/// to have that of several vectors under way.
 struct LogArgument {
     let j: Wide
-    /// z
+    /// f or, as another step, z.
     let reduced: Pair
 
     @inline(__always)
@@ -91,29 +91,36 @@ struct LogArgument {
         self.reduced = reduced
     }
 
+    /// That of log(count + v), for count >= 1 and count + v > 0.
     @inline(__always)
-    init(_ v: Pair) {
-        let one = splatWide(1)
-        var m = Pair(sum: one, v.high)
-        m.low += v.low
-
-        j = wide_exponent(m.high)
+    init(_ v: Pair, and count: Wide) {
+        let sum = Pair(sumOrdered: wide_max(v.high, count), wide_min(v.high, count))
+        j = wide_exponent(sum.high)
         let scale = powerOfTwo(minus: j)
-        let f = Pair(sum: m.high * scale - one, m.low * scale)
-        let denominator = Pair(sumOrdered: splatWide(2), f.high)
-        reduced = quotient(f, Pair(high: denominator.high, low: denominator.low + f.low))
+        reduced = Pair(sumOrdered: wide_fma(sum.high, scale, splatWide(-1)), (sum.low + v.low) * scale)
     }
 
+    /// z, of f.
+    @inline(__always)
+    var divided: LogArgument {
+        let denominator = Pair(sumOrdered: splatWide(2), reduced.high)
+        let z = quotient(reduced, Pair(high: denominator.high, low: denominator.low + reduced.low))
+        return LogArgument(j: j, reduced: z)
+    }
+
+    /// The logarithm, of z.
     @inline(__always)
     var log: Pair {
         let z = reduced
         let u = z.high * z.high
         let p = logPolynomial(u)
-        // j ln2 in two parts, the first short enough to be exact.
-        let leading = Pair(sumOrdered: j * splatWide(0x1.62e42fefa38p-1), z.high + z.high)
-        let rest = wide_fma(
-            z.high * u, p, z.low + z.low + leading.low + j * splatWide(0x1.ef35793c7673p-45))
-        return Pair(sumOrdered: leading.high, rest)
+        // j ln2 in two parts, the first short enough to be exact; and twice z, ordered and by FMA, as Zen adds on other units.
+        let two = splatWide(2)
+        let exponent = j * splatWide(0x1.62e42fefa38p-1)
+        let leading = wide_fma(two, z.high, exponent)
+        let rounding = wide_fma(two, z.high, exponent - leading)
+        let low = wide_fma(j, splatWide(0x1.ef35793c7673p-45), wide_fma(two, z.low, rounding))
+        return Pair(sumOrdered: leading, wide_fma(z.high * u, p, low))
     }
 }
 
@@ -123,9 +130,9 @@ private func powerOfTwo(minus j: Wide) -> Wide {
     wide_exponent_from_mantissa(splatWide(0x1.8p52 + 1023) - j)
 }
 
-/// log(1 + v) for v >= 0.
+/// log(1 + v) for v > -1.
 @inline(__always)
-func log1p(_ v: Pair) -> Pair { LogArgument(v).log }
+func log1p(_ v: Pair) -> Pair { LogArgument(v, and: splatWide(1)).divided.log }
 
 #if SWIFTMAX_FLOAT32
     extension LogArgument {

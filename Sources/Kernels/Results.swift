@@ -96,8 +96,7 @@ extension ElementLogArgument {
     @inline(__always)
     init(others: ElementPair, and count: Wide) {
         #if SWIFTMAX_FLOAT64
-            let all = Pair(sum: count - splatWide(1), others.high)
-            self.init(Pair(high: all.high, low: all.low + others.low))
+            self.init(others, and: count)
         #else
             self.init(others, and: Single(repeating: wide_narrow(count)))
         #endif
@@ -119,31 +118,25 @@ struct LogResult {
         logLow = low
     }
 
-    /// See `Stats.others`, for which and a count `argument` is.
+    /// See `Stats.others`. Next to 0 the logarithm is that itself, as subnormal ones are not taken through its divisions.
     @inline(__always)
-    init(max: Vector, others: ElementPair, and count: Wide, argument: ElementLogArgument) {
-        let (log, low) = argument.log.parts
+    init(max: Vector, others: ElementPair, log: ElementPair) {
+        let (log, low) = log.parts
         #if SWIFTMAX_FLOAT64
-            // Where it is the sum itself, subnormal ones are not taken through its divisions.
-            let all = others.high + (count - splatWide(1))
-            let isSum = wide_min(all, splatWide(0x1p-120))
+            let small = wide_min(log, splatWide(0x1p-120))
             self.init(
-                max: max, log: wide_if_equal(isSum, all, others.high, log),
-                low: wide_if_equal(isSum, all, others.low, low))
+                max: max, log: wide_if_equal(small, log, others.high, log),
+                low: wide_if_equal(small, log, splatWide(0), low))
         #else
             self.init(max: max, log: log, low: low)
         #endif
     }
 
-    /// max + log, rounded, and what that was rounded by. An infinite maximum is the result, unless there was a NaN.
+    /// max + log, rounded, and what that was rounded by. Nothing is added to an infinite maximum.
     @inline(__always)
     var logsumexp: (high: Vector, low: Vector) {
         let (sum, error) = ElementPair(sum: max, log).parts
-        let difference = max - max
-        return (
-            vector_if_equal(difference, splat(0), sum, max + (log - log)),
-            vector_if_equal(difference, splat(0), error + logLow, splat(0))
-        )
+        return (sum, vector_if_equal(sum - sum, splat(0), error + logLow, splat(0)))
     }
 }
 

@@ -295,7 +295,7 @@ struct SliceTable {
     func setResults(_ op: Operation, _ count: Int) {
         switch op {
         case .softmax: setSoftmaxResults(count)
-        case .logSoftmax, .logsumexp: setLogResults(op, count)
+        case .logSoftmax, .logsumexp: setLogResults(op, count, haveOthers: false)
         }
     }
 
@@ -320,27 +320,39 @@ struct SliceTable {
     /// The constants of log_softmax, or logsumexp itself.
     ///
     /// In steps, each of another vector of slices if there are several, as each takes much longer than it does work.
+    ///
+    /// - Parameter haveOthers: whether the sums of exp(x - max) over the elements below the maximum are set already.
     @inline(never)
     @_optimize(speed)
-    private func setLogResults(_ op: Operation, _ count: Int) {
+    func setLogResults(_ op: Operation, _ count: Int, haveOthers: Bool) {
         let lag = count > lanes ? lanes : 0
-        var slice = 0
-        while slice < count &+ 3 &* lag {
-            let (second, third, fourth) = (slice &- lag, slice &- 2 &* lag, slice &- 3 &* lag)
-            // The factor is where the others will be.
-            if slice < count { setOthers(from: slice, stats(from: slice).factor(shift(from: slice))) }
-            if second >= 0 && second < count {
-                setOthers(from: second, stats(from: second).others(others(from: second)))
+        #if SWIFTMAX_FLOAT64
+            let steps = 6
+        #else
+            let steps = 4
+        #endif
+        var slice = haveOthers ? 2 &* lag : 0
+        /// Calls `body` for the slices of a step, `index` vectors behind, if there are any.
+        @inline(__always)
+        func step(_ index: Int, _ slice: Int, _ body: (_ slice: Int) -> Void) {
+            let behind = slice &- index &* lag
+            if behind >= 0 && behind < count { body(behind) }
+        }
+        while slice < count &+ (steps &- 1) &* lag {
+            if !haveOthers {
+                // The factor is where the others will be.
+                step(0, slice) { setOthers(from: $0, stats(from: $0).factor(shift(from: $0))) }
+                step(1, slice) { setOthers(from: $0, stats(from: $0).others(others(from: $0))) }
             }
-            if third >= 0 && third < count {
-                let argument = ElementLogArgument(others: others(from: third), and: get(.count, third))
-                set(from: third, argument)
+            step(2, slice) {
+                set(from: $0, ElementLogArgument(others: others(from: $0), and: get(.count, $0)))
             }
-            if fourth >= 0 {
-                let result = LogResult(
-                    max: max(from: fourth), others: others(from: fourth), and: get(.count, fourth),
-                    argument: logArgument(from: fourth))
-                set(op, from: fourth, result)
+            #if SWIFTMAX_FLOAT64
+                step(3, slice) { set(from: $0, logArgument(from: $0).divided) }
+                step(4, slice) { setLog(from: $0, logArgument(from: $0).log) }
+            #endif
+            step(steps &- 1, slice) {
+                set(op, from: $0, LogResult(max: max(from: $0), others: others(from: $0), log: log(from: $0)))
             }
             slice &+= lanes
         }
@@ -358,7 +370,7 @@ struct SliceTable {
     }
 
     @inline(__always)
-    private func setOthers(from slice: Int, _ others: ElementPair) {
+    func setOthers(from slice: Int, _ others: ElementPair) {
         vector_store(narrow(.others, slice), others.parts.high)
         vector_store(narrow(.othersLow, slice), others.parts.low)
     }
@@ -382,6 +394,25 @@ struct SliceTable {
             j: vector_load(narrow(.exponent, slice)), high: vector_load(narrow(.argumentHigh, slice)),
             low: vector_load(narrow(.argumentLow, slice)))
     }
+
+    #if SWIFTMAX_FLOAT64
+        /// Where its argument was.
+        @inline(__always)
+        private func setLog(from slice: Int, _ log: Pair) {
+            vector_store(narrow(.argumentHigh, slice), log.high)
+            vector_store(narrow(.argumentLow, slice), log.low)
+        }
+
+        @inline(__always)
+        private func log(from slice: Int) -> Pair {
+            Pair(
+                high: vector_load(narrow(.argumentHigh, slice)), low: vector_load(narrow(.argumentLow, slice))
+            )
+        }
+    #else
+        @inline(__always)
+        private func log(from slice: Int) -> ElementPair { logArgument(from: slice).log }
+    #endif
 
     /// Calls `body` with the first of each vector of slices.
     @inline(__always)

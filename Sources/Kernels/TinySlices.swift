@@ -1,18 +1,43 @@
 // log_softmax and logsumexp of slices of a few elements, where the logarithm takes longer than the exponentials do.
 //
-// In Float alone, and in pairs of floats throughout: d = x - max and its rounding error, exp(d) = (1 + tail) * 2^n by the
-// polynomial of Exponential.swift, the sum of all but one maximum, and the logarithm of ElementLogarithm.swift. Nothing
-// is larger than a vector of elements, and nothing is left in memory between the steps. The errors are within those of docs/numerics.md.
+// In Float, in pairs of floats throughout: d = x - max and its rounding error, exp(d) = (1 + tail) * 2^n by the polynomial of
+// Exponential.swift, the sum of all but one maximum, and the logarithm of ElementLogarithm.swift. Nothing is larger than a vector of
+// elements, and nothing is left in memory between the steps. In Double, TinyDoubles.swift. The errors are within those of
+// docs/numerics.md.
 
 import CKernels
 import CVector
 
-#if SWIFTMAX_FLOAT32
-    /// Whether slices of `n` elements are taken this way. Of longer ones the exponentials take most of the time, and less in
-    /// the other way.
-    @inline(__always)
-    func areTiny(_ op: Operation, _ n: Int) -> Bool { op != .softmax && n > 1 && n <= 8 }
+/// Whether slices of `n` elements are taken this way. Of longer ones the exponentials take most of the time, and less in
+/// the other way.
+@inline(__always)
+func areTiny(_ op: Operation, _ n: Int) -> Bool { op != .softmax && n > 1 && n <= 8 }
 
+/// The least x - max whose exponential is more than 0, as for a `Shift` of 0.
+@inline(__always) var leastDifference: Element { (0.25 - (exponentBias + spareExponent)) * ln2 }
+
+/// The forward operation on rows, which are turned into columns for it.
+@inline(never)
+func forwardTinyRows(
+    _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
+    _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
+) {
+    let columns = scratch.spare
+    let results = columns.element(n &* SliceTable.batch)
+    var first = 0
+    while first < rows {
+        let count = min(SliceTable.batch, rows &- first)
+        let stride = count &* elementBytes
+        transpose(x + first &* xStride, xStride, columns, stride, count, n)
+        forwardColumns(
+            op, .own, columns, stride, results, stride, count, swiftmax_single_group(), n, scratch,
+            streaming: false,
+            next: .nothing, recomputes: false)
+        transpose(results, stride, out + first &* outStride, outStride, op == .logsumexp ? 1 : n, count)
+        first &+= count
+    }
+}
+#if SWIFTMAX_FLOAT32
     /// Four vectors of slices, side by side as the steps of each depend on each other: where their elements are.
     struct TinyQuad {
         let a: UnsafeRawPointer
@@ -109,9 +134,6 @@ import CVector
         return true
     }
 
-    /// The least x - max whose exponential is more than 0, as for a `Shift` of 0.
-    @inline(__always) private var leastDifference: Element { (0.25 - (exponentBias + spareExponent)) * ln2 }
-
     /// exp(d + error) times 2^`spareExponent`.
     @inline(__always)
     private func tinyExponential<B: Bundle>(_ d: B, error: B) -> BundlePair<B> {
@@ -144,27 +166,5 @@ import CVector
         for i in 1..<n { others = i == 1 ? next(i) : others + next(i) }
         let one = B(repeating: splat(1))
         return (largest, BundleLogArgument(others.scaled(by: Element(1 / spareScale)), and: one).log)
-    }
-
-    /// The forward operation on rows, which are turned into columns for it.
-    @inline(never)
-    func forwardTinyRows(
-        _ op: Operation, _ x: UnsafeRawPointer, _ xStride: Int, _ out: UnsafeMutableRawPointer,
-        _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch
-    ) {
-        let columns = scratch.spare
-        let results = columns.element(n &* SliceTable.batch)
-        var first = 0
-        while first < rows {
-            let count = min(SliceTable.batch, rows &- first)
-            let stride = count &* elementBytes
-            transpose(x + first &* xStride, xStride, columns, stride, count, n)
-            forwardColumns(
-                op, .own, columns, stride, results, stride, count, swiftmax_single_group(), n, scratch,
-                streaming: false,
-                next: .nothing, recomputes: false)
-            transpose(results, stride, out + first &* outStride, outStride, op == .logsumexp ? 1 : n, count)
-            first &+= count
-        }
     }
 #endif
