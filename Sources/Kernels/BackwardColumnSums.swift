@@ -175,7 +175,7 @@ private func inlinedShortSum(_ op: Operation, _ g: Operand, _ y: Operand, _ n: I
     func term(_ i: Int) -> Pair {
         let (g, y) = (g.from(i).address, y.from(i).address)
         if op == .logSoftmax || ahead != 0 { vector_prefetch(g + ahead) }
-        return LaneSum(op, vector_load(g), vector_load(y)).productPair
+        return LaneSum(op, vector_load(g), vector_load(y)).pair
     }
     return sumOfLanes(n) {
         term($0)
@@ -259,7 +259,7 @@ func addBlock(
     for v in 0..<tile.vectors {
         let slice = first &+ v &* lanes
         let next = sumOfLanes(sums + v, min(tile.n, virtualLanes), step: tile.vectors)
-        table.setSum(from: slice, isFirst ? next : table.sum(from: slice) + next)
+        table.setSum(from: slice, isFirst ? next : (table.sum(from: slice) + next).normalized)
     }
 }
 

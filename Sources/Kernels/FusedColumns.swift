@@ -14,11 +14,15 @@ private func longestFused(_ op: Operation, _ distance: Distance, ways: Int) -> I
         }
     #endif
     #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        return distance.isAsMemory ? virtualLanes : 10 &* virtualLanes
+        if !distance.isAsMemory { return 10 &* virtualLanes }
+        return isZen5(ways: ways) ? 32 : virtualLanes
     #else
         return virtualLanes
     #endif
 }
+
+/// Slices up to this long are sure to be held by the first cache until those of the next vector are summed.
+private var longestDelayed: Int { 48 }
 
 /// Columns whose gradients may be fused.
 struct FusedColumns {
@@ -140,6 +144,9 @@ struct FusedColumns {
         #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
             if op == .logSoftmax { return writeLogSoftmax(ahead: ahead, scratch) }
         #endif
+        #if SWIFTMAX_AVX512
+            if n > virtualLanes && n <= longestDelayed { return writeMedium(ahead: ahead, scratch) }
+        #endif
         #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
             if n > virtualLanes { return writeLong(ahead: ahead, scratch) }
         #endif
@@ -210,29 +217,28 @@ struct FusedColumns {
         }
     }
 
-    /// Those of softmax of longer ones. A vector is summed before the one before it is written, as it takes long to get from a
-    /// sum to what gives the results.
+    /// Those of softmax of longer ones.
     @inline(never)
     private func writeShort(ahead: Int, _ scratch: Scratch) {
-        var summed = Place(g: g, y: y, out: out)
-        var result = BackwardResult(sum: splat(0), sumLow: splat(0))
-        var isWaiting = false
-        forEachVector(.softmax, scratch) { place in
+        writeDelayed(ahead: ahead, scratch) { place in
             #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-                let sum = shortRegisterSum(place.g, place.y, n)
+                return shortRegisterSum(place.g, place.y, n)
             #else
-                let sum = shortSum(.softmax, place.g, place.y, n, ahead: ahead)
+                return shortSum(.softmax, place.g, place.y, n, ahead: ahead)
             #endif
-            let next = BackwardResult(sum)
-            if isWaiting { writeSoftmax(summed, result, ahead: ahead) }
-            (summed, result, isWaiting) = (place, next, next.isOrdinary)
-            return isWaiting
         }
-        if isWaiting { writeSoftmax(summed, result, ahead: ahead) }
     }
 
-    #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+    #if SWIFTMAX_AVX512
         /// Those of softmax of slices longer than there are virtual lanes.
+        @inline(never)
+        private func writeMedium(ahead: Int, _ scratch: Scratch) {
+            writeDelayed(ahead: ahead, scratch) { longRegisterSum($0.g, $0.y, n, scratch) }
+        }
+    #endif
+
+    #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        /// Those of softmax of even longer ones, each vector written at once.
         @inline(never)
         private func writeLong(ahead: Int, _ scratch: Scratch) {
             forEachVector(.softmax, scratch) { place in
@@ -243,6 +249,21 @@ struct FusedColumns {
             }
         }
     #endif
+
+    /// Sums a vector before the one before it is written, as it takes long to get from a sum to what gives the results.
+    @inline(__always)
+    private func writeDelayed(ahead: Int, _ scratch: Scratch, _ sum: (_ place: Place) -> Pair) {
+        var summed = Place(g: g, y: y, out: out)
+        var result = BackwardResult(sum: splat(0), sumLow: splat(0))
+        var isWaiting = false
+        forEachVector(.softmax, scratch) { place in
+            let next = BackwardResult(sum(place))
+            if isWaiting { writeSoftmax(summed, result, ahead: ahead) }
+            (summed, result, isWaiting) = (place, next, next.isOrdinary)
+            return isWaiting
+        }
+        if isWaiting { writeSoftmax(summed, result, ahead: ahead) }
+    }
 
     /// The lines of y and of the results at position i.
     @inline(__always)

@@ -241,7 +241,7 @@ struct GradientSum {
     /// This and the next block together.
     @inline(__always)
     static func + (a: GradientSum, b: GradientSum) -> GradientSum {
-        GradientSum(scale: a.scale, sum: a.sum + b.sum, plain: a.plain + b.plain)
+        GradientSum(scale: a.scale, sum: (a.sum + b.sum).normalized, plain: a.plain + b.plain)
     }
 
     /// 1 where the sum must be taken again with `downScale`, else 0.

@@ -80,7 +80,7 @@
             for v in 0..<tile.vectors {
                 let slice = v &* lanes
                 let sum = sumOfLanes(sums + v, min(end &- start, virtualLanes), step: tile.vectors)
-                table.setSum(from: slice, start == 0 ? sum : table.sum(from: slice) + sum)
+                table.setSum(from: slice, start == 0 ? sum : (table.sum(from: slice) + sum).normalized)
             }
             start = end
         }

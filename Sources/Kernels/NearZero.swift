@@ -243,13 +243,13 @@ private func writeNearZeroLogsumexp(
         sixth = wide_fma(sixth, r.high, splatWide(0x1.a01a01a01a01ap-13))
         sixth = wide_fma(sixth, r.high, splatWide(0x1.6c16c16c16c17p-10))
         var series = Pair(0x1.1111111111111p-7, 0x1.1111111111111p-63)
-        series = series + Pair(high: sixth * r.high, low: splatWide(0))
-        series = series * r + Pair(0x1.5555555555555p-5, 0x1.5555555555555p-59)
-        series = series * r + Pair(0x1.5555555555555p-3, 0x1.5555555555555p-57)
-        series = series * r + Pair(0.5, 0)
-        var tail = r + r * (r * series)
-        for _ in 0..<5 { tail = tail.scaled(by: splatWide(2)) + tail * tail }
-        return (Pair(1, 0) + tail).scaled(by: widePowerOfTwo(n))
+        series = (series + Pair(high: sixth * r.high, low: splatWide(0))).normalized
+        series = (series * r + Pair(0x1.5555555555555p-5, 0x1.5555555555555p-59)).normalized
+        series = (series * r + Pair(0x1.5555555555555p-3, 0x1.5555555555555p-57)).normalized
+        series = (series * r + Pair(0.5, 0)).normalized
+        var tail = (r + r * (r * series)).normalized
+        for _ in 0..<5 { tail = (tail.scaled(by: splatWide(2)) + tail * tail).normalized }
+        return (Pair(1, 0) + tail).normalized.scaled(by: widePowerOfTwo(n))
     }
 #else
     /// exp(x) to about 2^-52.

@@ -31,7 +31,7 @@
                         op, elements, g, y, count, start, min(start &+ block, n), scratch,
                         inDouble: inDouble, eights: eights)
                     table.setTotals(count, scratch.laneSums)
-                    if start > 0 { table.setSum(from: 0, total + table.sum(from: 0)) }
+                    if start > 0 { table.setSum(from: 0, (total + table.sum(from: 0)).normalized) }
                 }
                 return table.setBackwardResults(count)
             }

@@ -70,7 +70,7 @@ struct Stats {
             b = b + Pair(sumOrdered: others, others * otherTail)
             count = staying + joining
         }
-        sum = a.scaled(by: widePowerOfTwo(own - k)) + b.scaled(by: widePowerOfTwo(other - k))
+        sum = (a.scaled(by: widePowerOfTwo(own - k)) + b.scaled(by: widePowerOfTwo(other - k))).normalized
         max = largest
     }
 

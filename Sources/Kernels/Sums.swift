@@ -35,7 +35,7 @@ struct Term {
         @inline(__always)
         init(_ term: Term) { self.init(high: term.high, low: term.low) }
 
-        @inline(__always) var pair: Pair { self }
+        @inline(__always) var pair: Pair { normalized }
     }
 #else
     /// A sum of terms: of the rounded ones in double, and apart of what they were rounded by, for which a Float will do.
@@ -121,15 +121,29 @@ struct CompensatedSum {
 }
 
 extension Pair {
-    /// Adds a pair to a pair: exactly in what matters for Double, in double for Float, whose sums have
-    /// 29 bits to spare and a low part of zero.
+    /// Adds a pair to a pair: exactly in what matters for Double, where the low part then may be more than half a last place of the
+    /// high one; in double for Float, whose sums have 29 bits to spare and a low part of zero.
     @inline(__always)
     static func + (a: Pair, b: Pair) -> Pair {
         #if SWIFTMAX_FLOAT64
-            let sum = Pair(sum: a.high, b.high)
-            return Pair(sumOrdered: sum.high, sum.low + (a.low + b.low))
+            // TwoSum. Some subtractions are FMAs with a factor of 1, as Zen adds on other units than it multiplies.
+            let one = vector_in_register(splat(1))
+            let high = a.high + b.high
+            let rounded = vector_fma(-one, a.high, high)
+            let rest = vector_fma(-one, high - rounded, a.high)
+            return Pair(high: high, low: vector_fma(one, rest + (b.high - rounded), a.low + b.low))
         #else
             return Pair(high: a.high + b.high, low: a.low)
+        #endif
+    }
+
+    /// The same number with the high part rounded to nearest.
+    @inline(__always)
+    var normalized: Pair {
+        #if SWIFTMAX_FLOAT64
+            return Pair(sumOrdered: high, low)
+        #else
+            return self
         #endif
     }
 
@@ -195,7 +209,7 @@ struct PairQuad {
         PairQuad(a: x.a + y.a, b: x.b + y.b, c: x.c + y.c, d: x.d + y.d)
     }
 
-    @inline(__always) var total: Pair { (a + c) + (b + d) }
+    @inline(__always) var total: Pair { ((a + c) + (b + d)).normalized }
 }
 
 /// The sum of one virtual lane of as many slices, or of as many virtual lanes of one slice, as a vector has lanes.
@@ -216,19 +230,9 @@ struct LaneSum {
     @inline(__always)
     var pair: Pair {
         #if SWIFTMAX_FLOAT64
-            Pair(sumOrdered: high, low)
-        #else
-            Pair(high: high, low: splatWide(0))
-        #endif
-    }
-
-    /// The same of a single product, whose parts need no normalizing.
-    @inline(__always)
-    var productPair: Pair {
-        #if SWIFTMAX_FLOAT64
             Pair(high: high, low: low)
         #else
-            pair
+            Pair(high: high, low: splatWide(0))
         #endif
     }
 }
@@ -355,7 +359,7 @@ struct LaneSums {
             OctetSum(self.row(row).octet, self.row(row &+ 4).octet, width: 8)
         }
         let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3))
-        return OctetSum(OctetSum(a, c, width: 4), OctetSum(b, d, width: 4), width: 2)
+        return OctetSum(OctetSum(a, c, width: 4), OctetSum(b, d, width: 4), width: 2).normalized
     }
 
     @inline(__always)
@@ -395,12 +399,20 @@ struct OctetSum {
             let rounded = octet_subtract(sum, lower)
             let error = octet_add(
                 octet_subtract(lower, octet_subtract(sum, rounded)), octet_subtract(upper, rounded))
-            let rest = octet_add(error, lows)
-            high = octet_add(sum, rest)
-            low = octet_subtract(rest, octet_subtract(high, sum))
+            low = octet_add(error, lows)
         #else
-            high = sum
             low = a.low
+        #endif
+        high = sum
+    }
+
+    @inline(__always)
+    fileprivate var normalized: OctetSum {
+        #if SWIFTMAX_FLOAT64
+            let sum = octet_add(high, low)
+            return OctetSum(high: sum, low: octet_subtract(low, octet_subtract(sum, high)))
+        #else
+            return self
         #endif
     }
 }

@@ -57,10 +57,10 @@ func tinyBackwardResult(
         @inline(__always)
         func term(_ i: Int) -> Pair {
             let (g, y) = element(i)
-            return LaneSum(op, g, y).productPair
+            return LaneSum(op, g, y).pair
         }
         let (even, odd) = (n > 2 ? term(0) + term(2) : term(0), n > 3 ? term(1) + term(3) : term(1))
-        return BackwardResult(even + odd)
+        return BackwardResult((even + odd).normalized)
     #else
         let (g, y) = element(0)
         var sum = TinySum(op, g, y)
