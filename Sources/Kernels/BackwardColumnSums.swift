@@ -233,10 +233,9 @@ func addBlock(
     _ op: Operation, _ tile: GradientTile, isFirst: Bool, _ table: SliceTable, _ first: Int,
     _ scratch: Scratch
 ) {
-    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+    #if SWIFTMAX_AVX512
         if isFirst && op == .softmax && areTakenFromRegisters(tile) {
-            setSoftmaxBackwardSums(tile, table, first, sums)
+            setSoftmaxBackwardSums(tile, table, first, scratch)
             return
         }
     #endif
@@ -251,6 +250,7 @@ func addBlock(
             return
         }
     #endif
+    let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
     if op == .softmax {
         softmaxBackwardSum(tile, sums)
     } else {

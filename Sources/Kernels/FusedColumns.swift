@@ -14,7 +14,7 @@ private func longestFused(_ op: Operation, _ distance: Distance, ways: Int) -> I
         }
     #endif
     #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        if !distance.isAsMemory { return 10 &* virtualLanes }
+        if !distance.isAsMemory { return 160 }
         return isZen5(ways: ways) ? 32 : virtualLanes
     #else
         return virtualLanes

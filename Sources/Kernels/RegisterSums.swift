@@ -64,7 +64,93 @@ import CVector
 /// Up to so many elements by virtual lanes that are four apart.
 @inline(__always) var longestOfTwoToALane: Int { 2 &* virtualLanes }
 
-#if SWIFTMAX_AVX512
+#if SWIFTMAX_FLOAT64 && SWIFTMAX_AVX512
+    /// The rows of a vector of slices, one after another.
+    private struct GradientRows {
+        private var g: UnsafeRawPointer
+        private var y: UnsafeRawPointer
+        private let gStride: Int
+        private let yStride: Int
+
+        @inline(__always)
+        init(_ g: Operand, _ y: Operand) {
+            (self.g, self.y, gStride, yStride) = (g.address, y.address, g.stride, y.stride)
+        }
+
+        @inline(__always)
+        private mutating func next() -> (g: Vector, y: Vector) {
+            let elements = (vector_load(g), vector_load(y))
+            g += gStride
+            y += yStride
+            return elements
+        }
+
+        @inline(__always)
+        mutating func first() -> LaneSum {
+            let (g, y) = next()
+            return LaneSum(.softmax, g, y)
+        }
+
+        @inline(__always)
+        mutating func add(to sum: inout LaneSum) {
+            let (g, y) = next()
+            sum.add(.softmax, g, y)
+        }
+    }
+
+    /// The softmax sum of a vector of slices longer than there are virtual lanes, of which 32 registers hold all.
+    @inline(never)
+    @_optimize(speed)
+    func longRegisterSum(_ g: Operand, _ y: Operand, _ n: Int, _ scratch: Scratch) -> Pair {
+        var rows = GradientRows(g, y)
+        var (a, b, c, d) = (rows.first(), rows.first(), rows.first(), rows.first())
+        var (e, f, g, h) = (rows.first(), rows.first(), rows.first(), rows.first())
+        var left = n &- virtualLanes
+        while left >= virtualLanes {
+            rows.add(to: &a)
+            rows.add(to: &b)
+            rows.add(to: &c)
+            rows.add(to: &d)
+            rows.add(to: &e)
+            rows.add(to: &f)
+            rows.add(to: &g)
+            rows.add(to: &h)
+            left &-= virtualLanes
+        }
+        if left > 0 { rows.add(to: &a) }
+        if left > 1 { rows.add(to: &b) }
+        if left > 2 { rows.add(to: &c) }
+        if left > 3 { rows.add(to: &d) }
+        if left > 4 { rows.add(to: &e) }
+        if left > 5 { rows.add(to: &f) }
+        if left > 6 { rows.add(to: &g) }
+        let lower = PairQuad(a: a.pair, b: b.pair, c: c.pair, d: d.pair)
+        let upper = PairQuad(a: e.pair, b: f.pair, c: g.pair, d: h.pair)
+        return (lower + upper).total
+    }
+
+    /// Whether the softmax sums of a tile are taken from registers: where its rows do not share sets of the first cache, and if they are
+    /// short begin with lines, as others are better read as far as the tile goes.
+    func areTakenFromRegisters(_ tile: GradientTile) -> Bool {
+        let stride = tile.g.stride
+        return tile.present >= lanes && tile.n > virtualLanes && tile.n <= 160
+            && spacing(of: stride, way: 4096) <= 128 && (stride % lineBytes == 0 || stride >= 1024)
+    }
+
+    /// The softmax sums of a tile, for `table` from `first` on.
+    @inline(never)
+    func setSoftmaxBackwardSums(
+        _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ scratch: Scratch
+    ) {
+        for v in 0..<tile.vectors {
+            let vector = tile.columns(v &* lanes, lanes)
+            table.setSum(
+                from: first &+ v &* lanes, longRegisterSum(vector.g, vector.y, tile.n, scratch))
+        }
+    }
+#endif
+
+#if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
     // 32 registers hold the sums of a few virtual lanes of one vector or two. The third quad of `sumOfLanes` is added to the first,
     // and the fourth to the second.
 
@@ -87,20 +173,11 @@ import CVector
         @inline(__always)
         func quad(_ lane: Int) -> PairQuad {
             @inline(__always)
-            func first(_ i: Int) -> LaneSum {
-                LaneSum(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
-            }
-            @inline(__always)
             func add(_ i: Int, _ sum: inout LaneSum) {
                 sum.add(.softmax, vector_load(g.from(i).address), vector_load(y.from(i).address))
             }
             var (a, b, c, d) = (LaneSum(), LaneSum(), LaneSum(), LaneSum())
             var i = lane
-            if elementBytes == 8 {
-                // There is one of each lane, as only fused slices come here, and it needs no sum.
-                (a, b, c, d) = (first(i), first(i &+ 1), first(i &+ 2), first(i &+ 3))
-                i &+= virtualLanes
-            }
             while i < whole {
                 add(i, &a)
                 add(i &+ 1, &b)
@@ -116,7 +193,7 @@ import CVector
         }
         for half in 0..<2 {
             let own = quad(4 &* half)
-            let two = virtualLanes > 8 ? own + quad(4 &* half &+ 8) : own
+            let two = own + quad(4 &* half &+ 8)
             if half == 0 {
                 (sums[0], sums[1]) = (LaneSum(two.a), LaneSum(two.b))
                 (sums[2], sums[3]) = (LaneSum(two.c), LaneSum(two.d))
@@ -146,8 +223,9 @@ import CVector
     @inline(never)
     @_optimize(speed)
     func setSoftmaxBackwardSums(
-        _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ sums: UnsafeMutablePointer<LaneSum>
+        _ tile: GradientTile, _ table: SliceTable, _ first: Int, _ scratch: Scratch
     ) {
+        let sums = scratch.columnLaneSums.assumingMemoryBound(to: LaneSum.self)
         let (n, vectors) = (tile.n, tile.vectors)
         let (gStride, yStride) = (tile.g.stride, tile.y.stride)
         let whole = n & ~(virtualLanes &- 1)
