@@ -432,7 +432,7 @@ extension Work {
 
     private var runBytes: Int { across.size(0) &* elementBytes }
 
-    private var isSoftmaxGradient: Bool { kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide }
+    var isSoftmaxGradient: Bool { kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide }
 
     fileprivate var columnUnits: Int {
         batch.elements &* ((across.size(0) &+ unitSlices &- 1) / unitSlices)
