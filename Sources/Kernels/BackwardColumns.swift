@@ -103,7 +103,8 @@ func backwardColumns(
         let nextGroup = groups.count > 1 ? groups.input_stride : next
         let isWhole = columns <= panelColumns && nextGroup != 0
         // Whole groups are so short that memory takes longer than several of them.
-        let groupsAhead = fused.asksForAll ? 4 : 1
+        let groupBytes = max(1, nextGroup)
+        let groupsAhead = fused.asksForAll ? min(4, (6400 &+ groupBytes &- 1) / groupBytes) : 1
         let ahead =
             !far ? 0 : isWhole ? groupsAhead &* nextGroup : min(columns, panelColumns) &* elementBytes
         return fused.write(op, ahead: ahead, scratch)

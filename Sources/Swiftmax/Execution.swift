@@ -256,13 +256,13 @@ extension Work {
     }
 
     /// How many of so many columns are better packed as rows, one by one: the last, where they would fill less than a quarter of a
-    /// vector and are long; of gradients one alone, as its two inputs are packed, but sooner where these are widened or have exponentials
+    /// vector and are long; of gradients one alone, as its two inputs are packed, but sooner of 16 bits, as these are widened
     /// (measured on a Zen 5).
     func oddColumns(_ columns: Int) -> Int {
         let lanes = 64 / wideBytes
         let odd = columns % lanes
         let most = kind == .forward ? lanes / 4 &- 1 : 1
-        let fewest = kind == .forward || isSoftmaxGradient ? 160 : 2 &* lanes
+        let fewest = kind == .forward || isWide ? 160 : 2 &* lanes
         return odd <= most && n >= fewest && n &* wideBytes <= Work.packBytes ? odd : 0
     }
 

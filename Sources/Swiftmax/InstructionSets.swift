@@ -26,8 +26,7 @@ private func fill(_ index: Int32) {
     float64.pointee.last_cache = Int32(SWIFTMAX_FAR)
     // First caches of Intel's have as many ways of late, but nothing was measured there.
     let isZen5 = support_amd_family() >= 0x1a
-    float32.pointee.ways = isZen5 ? 12 : 8
-    float64.pointee.ways = isZen5 ? 12 : 8
+    for table in 0..<3 { (float32 + table).pointee.ways = isZen5 ? 12 : 8 }
     switch setCount &- index {
     #if arch(x86_64)
         case 3:

@@ -411,7 +411,12 @@ extension Work {
         if kind == .forward && op == Int32(SWIFTMAX_OP_LOG_SOFTMAX) && elementBytes == 4 && n <= 8 {
             return n < 4 || !hasLines ? Int.max : 2 &* twice
         }
-        if !hasLines { return kind == .forward || isSoftmaxGradient && n > 16 ? twice : Int.max }
+        if !hasLines {
+            if kind == .forward { return twice }
+            let groupBytes = n &* runBytes
+            if !isSoftmaxGradient || n <= 16 || groupBytes <= 4096 { return Int.max }
+            return groupBytes <= 16384 ? 5 &* columnStreamingBytes : twice
+        }
         if kind == .backward && runBytes < 256 && n <= 16 { return n &* runBytes <= 1024 ? Int.max : twice }
         return isSoftmaxGradient && n <= 64 ? twice : columnStreamingBytes
     }
