@@ -6,16 +6,15 @@ import CVector
 
 /// Slices up to this long are taken this way.
 private func longestFused(_ op: Operation, _ distance: Distance, ways: Int) -> Int {
-    // Longer ones far away are better read as far as a panel goes.
-    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
-        if op == .softmax && distance != .soon {
-            if isZen5(ways: ways) && distance.isAsMemory { return 10 &* virtualLanes }
-            return distance == .near ? 4 &* virtualLanes : virtualLanes
-        }
-    #endif
+    // Longer ones far away are better read as far as a panel goes, but where the lines of the next groups are asked for.
     #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        if !distance.isAsMemory { return 160 }
-        return isZen5(ways: ways) ? 32 : virtualLanes
+        if distance.isAsMemory { return isZen5(ways: ways) ? 160 : virtualLanes }
+        #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
+            if op == .softmax && distance != .soon {
+                return distance == .near ? 4 &* virtualLanes : virtualLanes
+            }
+        #endif
+        return 160
     #else
         return virtualLanes
     #endif
