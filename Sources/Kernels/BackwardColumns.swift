@@ -156,10 +156,12 @@ private func setBackwardResults(
     if areTinyGradients(panel.n) && setTinyBackwardResults(op, panel, table) { return true }
     var column = 0
     while column < panel.present {
-        let left = panel.present &- column
+        // Of several vectors the last may begin in the one before.
+        let first = panel.present < lanes ? column : min(column, panel.present &- lanes)
+        let left = panel.present &- first
         let count = min(tileColumns, left < lanes ? left : left / lanes &* lanes)
-        setSums(op, panel.columns(column, count), table, column, scratch)
-        column &+= count
+        setSums(op, panel.columns(first, count), table, first, scratch)
+        column = first &+ count
     }
     return !areTinyGradients(panel.n) && table.setBackwardResults(panel.present)
 }
