@@ -35,7 +35,9 @@
         ) -> Bool {
             let (table, x, n) = (scratch.table, row.x, row.n)
             let tails = op == .softmax ? room : nil
-            table.setResults(op, longRowStats(op.sumKind, row, .halves(self), tails, scratch))
+            var areTaken = false
+            table.setResults(
+                op, longRowStats(op.sumKind, row, .halves(self), tails, areTaken: &areTaken, scratch))
             if op == .logsumexp {
                 let value = table.logsumexp(0)
                 if cancels(value, max: table.max(0)) { return false }

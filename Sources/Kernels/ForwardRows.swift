@@ -32,8 +32,12 @@ func forwardRows(
             let results = op == .logsumexp || streaming ? nil : target + resultsAhead
             batch.asked = Asked(batch.x + elementsAhead, rowStride: xStride, results: results)
         }
+        if first &+ count < rows {
+            batch.next = batch.row(count)
+            batch.nextCount = min(count, rows &- (first &+ count))
+        }
         if n > block {
-            forwardLongRow(op, batch, target, scratch, streaming: streaming)
+            areTaken = forwardLongRow(op, batch, target, areTaken: areTaken, scratch, streaming: streaming)
             first &+= 1
             continue
         }
@@ -42,10 +46,6 @@ func forwardRows(
             ? RowTails(address: scratch.rowTails, stride: paddedBytes, isPadded: true)
             : RowTails(address: target, stride: outStride, isPadded: false)
         setMaxima(batch, areTaken: areTaken, scratch)
-        if first &+ count < rows {
-            batch.next = batch.row(count)
-            batch.nextCount = min(count, rows &- (first &+ count))
-        }
         areTaken = rowStats(op.sumKind, batch, scratch, tails)
         table.setResults(op, count)
         switch op {
@@ -70,12 +70,17 @@ func rowBatch(_ n: Int, areNear: Bool) -> Int {
 @inline(__always) var tailsInPlace: Int { 512 }
 
 /// The forward operation on the one row of a batch, of several blocks.
+///
+/// - Parameter areTaken: whether the maxima of its first block were taken while the row before was summed.
+/// - Returns: whether those of the next row were.
 private func forwardLongRow(
-    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, _ scratch: Scratch, streaming: Bool
-) {
+    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, areTaken: Bool, _ scratch: Scratch,
+    streaming: Bool
+) -> Bool {
     let (table, n) = (scratch.table, row.n)
     let tails = op == .softmax ? longRowTails(row, out, scratch, streaming: streaming) : nil
-    table.setResults(op, longRowStats(op.sumKind, row, .own, tails, scratch))
+    var areNextTaken = areTaken
+    table.setResults(op, longRowStats(op.sumKind, row, .own, tails, areTaken: &areNextTaken, scratch))
     switch op {
     case .softmax:
         if let tails, blocksAreClose(n, table) {
@@ -86,6 +91,7 @@ private func forwardLongRow(
     case .logSoftmax: writeLogSoftmax(row, out, 0, table, streaming: streaming)
     case .logsumexp: writeLogsumexp(row, out, 0, table, scratch)
     }
+    return areNextTaken
 }
 
 // MARK: Results

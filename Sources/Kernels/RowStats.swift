@@ -447,24 +447,31 @@ func blockStats(
 /// The stats of a row of several blocks. Leaves the maxima against which its blocks were summed in the table, if the tails
 /// of their exponentials are kept in `tails`.
 ///
-/// - Parameter elements: how those of the row lie: in order, of the own type or of 16 bits.
+/// - Parameters:
+///   - elements: how those of the row lie: in order, of the own type or of 16 bits.
+///   - areTaken: whether the maxima of the first block were taken before; and then, whether those of the next row were.
 @inline(never)
 func longRowStats(
     _ kind: SumKind, _ long: RowBatch, _ elements: Elements, _ tails: UnsafeMutableRawPointer?,
-    _ scratch: Scratch
+    areTaken: inout Bool, _ scratch: Scratch
 ) -> swiftmax_stats {
     let table = scratch.table
     let (x, n) = (long.x, long.n)
+    // While a whole block is summed, the maxima of the next one are taken, or of that of the next row.
+    let lastWhole = (n / block &- 1) &* block
     var known: Element?
     while true {
         var stats = Stats.none
         var first = 0
-        var areTaken = false
         while first < n {
             var row = RowBatch(x + first &* elements.stride, min(block, n &- first), slice: 0)
             if case .own = elements {
-                if known == nil { setMaxima(row, areTaken: areTaken, scratch) }
-                if first &+ 2 &* block <= n { (row.next, row.nextCount) = (x.element(first &+ block), 1) }
+                if known == nil {
+                    setMaxima(row, areTaken: areTaken && (first == 0 || row.n == block), scratch)
+                }
+                row.next =
+                    first < lastWhole ? x.element(first &+ block) : first == lastWhole ? long.next : nil
+                row.nextCount = 1
             }
             #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
                 if case .halves = elements {
@@ -476,8 +483,9 @@ func longRowStats(
             row.asked = long.asked.element(first)
             let max = table.max(0)
             let target = tails.map { $0.element(first) } ?? scratch.rowTails
-            areTaken = rowStats(
+            let wereTaken = rowStats(
                 kind, row, scratch, RowTails(address: target, stride: 0, isPadded: false))
+            if first <= lastWhole { areTaken = wereTaken }
             stats.append(table.stats(from: 0), kind)
             if tails != nil { table.setBlockMax(first / block, max) }
             first &+= block

@@ -172,6 +172,11 @@ struct SliceTable {
     @discardableResult
     func setShifts(_ count: Int) -> Bool {
         var rest = count
+        if count == 1 {
+            // A whole vector: numbers stored one by one would take long to be loaded as one.
+            setMax(splat(max(0)), from: 0)
+            rest = lanes
+        }
         while rest & (lanes &- 1) != 0 {
             setMax(rest, 0)
             rest &+= 1
