@@ -50,6 +50,12 @@ func forwardTiles(
     let groupColumns = isShared ? columns : filled
     let tileGroups = n <= block ? max(1, min(width, tileElements / n) / groupColumns) : 1
 
+    // The places of results are asked for too, where they lie as the elements do, in rows so short that the CPU does not by itself.
+    let areAlike =
+        xStride == outStride && elements.stride == elements.resultBytes
+        && groups.input_stride == groups.out_stride && xStride <= 2048
+    let resultsAhead = areAlike && !streaming && op != .logsumexp ? UnsafeRawPointer(out) - x : nil
+
     var (group, first) = (0, 0)
     while group < groups.count {
         let count = min(width, columns &- first)
@@ -68,11 +74,12 @@ func forwardTiles(
                 : swiftmax_next(
                     address: address + count &* elements.stride, row_stride: xStride,
                     column_stride: elements.stride))
+        let asked = group == groups.count ? next : following
         let tile = Tile(
             address: address, elements: elements, stride: xStride, columns: count,
             groups: together, groupColumns: groupColumns, groupStride: groups.input_stride,
             outGroupStride: groups.out_stride, n: n,
-            next: group == groups.count ? next : following)
+            next: resultsAhead.map(asked.with) ?? asked)
         setConstants(op, tile, panel, tails: keeps ? kept.tails : nil, scratch)
         let copied = ColumnSource(address: panel, stride: vectorBytes, step: columnBytes)
         let source = n <= block ? copied : ColumnSource(address: address, stride: xStride, step: vectorBytes)

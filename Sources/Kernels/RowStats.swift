@@ -215,6 +215,12 @@ struct Asked {
         self.second = second
     }
 
+    /// The same, with the lines that lie `distance` bytes on in place of the second ones.
+    @inline(__always)
+    func with(results distance: Int) -> Asked {
+        Asked(address: address, rowStride: rowStride, stride: stride, second: distance)
+    }
+
     /// The elements of the rows from `index` on.
     @inline(__always)
     func element(_ index: Int) -> Asked {
