@@ -106,6 +106,7 @@ import CVector
         var exponential = PreciseExponential(reduced)
         var (x, max) = (UnsafeRawPointer(columns.elements), table.max(from: 0))
         var largest = vector_load(x)
+        var asked = columns.asked
         // What is left of the vector of slices that is read, and of the one that is summed.
         var (column, left) = (0, terms)
         var (summed, leftToAdd) = (0, terms &+ 2)
@@ -125,12 +126,15 @@ import CVector
                 // the two passes on if it is the first.
                 x += vectorBytes
                 let next = vector_load(x)
+                asked.ask(asked.address, (columns.n &- left) &* asked.rowStride)
                 reduced = ReducedDifference(vector_min(largest, next), max)
                 largest = maximum(next, largest)
                 left &-= 1
                 if left == 0 {
                     table.setMax(largest, from: column)
+                    asked.ask(asked.address, 0)
                     column &+= lanes
+                    asked = columns.asked.element(column)
                     x += vectorBytes
                     if column < columns.count {
                         (max, largest, left) = (table.max(from: column), vector_load(x), terms)

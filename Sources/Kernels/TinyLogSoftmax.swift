@@ -30,9 +30,9 @@ import CVector
         var places = TinyPlaces(x, out, columns, groups)
         while !places.isEmpty {
             let a = places.next()
-            let b = places.isEmpty ? a : places.next()
-            let c = places.isEmpty ? b : places.next()
-            let d = places.isEmpty ? c : places.next()
+            let b = places.next(after: a, n, xStride, outStride)
+            let c = places.next(after: b, n, xStride, outStride)
+            let d = places.next(after: c, n, xStride, outStride)
             let x = TinyQuad(a.x, b.x, c.x, d.x, stride: xStride)
             var max = x.element(0)
             for i in 1..<n { max = max.map(x.element(i), maximum) }

@@ -38,6 +38,8 @@ import CVector
         private let out: UnsafeMutableRawPointer
         private let columns: Int
         private let groups: swiftmax_groups
+        /// How many groups on is asked for; 0 where the caches hold all.
+        private let groupsAhead: Int
         private var (group, column) = (0, 0)
 
         @inline(__always)
@@ -45,6 +47,8 @@ import CVector
             _ x: UnsafeRawPointer, _ out: UnsafeMutableRawPointer, _ columns: Int, _ groups: swiftmax_groups
         ) {
             (self.x, self.out, self.columns, self.groups) = (x, out, columns, groups)
+            let areFar = groups.count &* groups.input_stride >= 4 &* 1024 &* 1024
+            groupsAhead = areFar ? max(1, 6400 / groups.input_stride) : 0
         }
 
         @inline(__always) var isEmpty: Bool { group == groups.count }
@@ -57,6 +61,19 @@ import CVector
                 out: (out + group &* groups.out_stride).element(first))
             column &+= lanes
             if column >= columns { (group, column) = (group &+ 1, 0) }
+            return place
+        }
+
+        /// The next one, or `last` if there is none; asks for the elements and the places of the results of one further on.
+        @inline(__always)
+        mutating func next(after last: TinyPlace, _ n: Int, _ xStride: Int, _ outStride: Int) -> TinyPlace {
+            if isEmpty { return last }
+            let place = next()
+            if groupsAhead == 0 { return place }
+            for i in 0..<n {
+                vector_prefetch(place.x + (groupsAhead &* groups.input_stride &+ i &* xStride))
+                vector_prefetch(place.out + (groupsAhead &* groups.out_stride &+ i &* outStride))
+            }
             return place
         }
     }
