@@ -5,13 +5,16 @@ import CSupport
 import CSwiftmax
 
 extension Work {
-    /// Elements first..<end of the current slice, in place where they can be read there.
+    /// Elements first..<end of the current slice, in place where they can be read there. Others are gathered: where their results
+    /// will be if these are a row, so that they are found there for the results, `again`.
     func blockElements(
-        _ operand: Int, _ first: Int, _ end: Int, _ packs: Packs
+        _ operand: Int, _ first: Int, _ end: Int, _ packs: Packs, again: Bool = false
     ) -> UnsafeMutableRawPointer {
         if isRow(operand) { return start(current, operand) + first &* elementBytes }
-        gatherRow(operand, current, first, end, packs.input(operand), packs)
-        return packs.input(operand)
+        let areKept = kind == .forward && !isReduction && isRow(output)
+        let room = areKept ? start(current, output) + first &* elementBytes : packs.input(operand)
+        if !(areKept && again) { gatherRow(operand, current, first, end, room, packs) }
+        return room
     }
 }
 
@@ -98,7 +101,7 @@ func runBlockResults(
     for b in first..<end {
         let start = b &* Int(SWIFTMAX_BLOCK)
         let end = min(start &+ Int(SWIFTMAX_BLOCK), work.n)
-        let x = work.blockElements(0, start, end, packs)
+        let x = work.blockElements(0, start, end, packs, again: true)
         let target =
             isInPlace
             ? work.start(work.current, work.output) + start &* work.elementBytes : packs.input(0)
