@@ -126,7 +126,7 @@ struct LogResult {
             let small = wide_min(log, splatWide(0x1p-120))
             self.init(
                 max: max, log: wide_if_equal(small, log, others.high, log),
-                low: wide_if_equal(small, log, splatWide(0), low))
+                low: wide_if_equal(small, log, others.low, low))
         #else
             self.init(max: max, log: log, low: low)
         #endif
