@@ -275,7 +275,7 @@ def test_log_softmax_next_to_0(gap: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("length", [7, 20, 33, 100, 700, 4097])
+@pytest.mark.parametrize("length", [2, 7, 20, 33, 100, 700, 4097])
 @pytest.mark.parametrize("gap", [0.5, 2, 4, 9, 16, 20, 30, 60, 100])
 def test_log_softmax_of_an_element_far_above_others(length: int, gap: float, dtype: str) -> None:
     """Where all digits of the sum of the others show in the largest result."""
@@ -283,7 +283,9 @@ def test_log_softmax_of_an_element_far_above_others(length: int, gap: float, dty
         x = logits("normal", seed, (40, length), dtype)
         x[:, seed % length] = x.max() + gap
         for name in ("log_softmax", "logsumexp"):
-            check(name, call(name, x, axis=1), x, axis=1)
+            error = check(name, call(name, x, axis=1), x, axis=1)
+            # So far above, the largest result is that sum itself, rounded once.
+            assert gap < 60 or error < 1
             assert call(name, x.T, axis=0).T.tobytes() == call(name, x, axis=1).tobytes()
 
 
