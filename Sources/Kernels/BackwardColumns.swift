@@ -102,11 +102,9 @@ func backwardColumns(
         // What is near is not asked for.
         let nextGroup = groups.count > 1 ? groups.input_stride : next
         let isWhole = columns <= panelColumns && nextGroup != 0
-        // Whole groups are so short that memory takes longer than several of them.
-        let groupBytes = max(1, nextGroup)
-        let groupsAhead = fused.asksForAll ? min(4, (6400 &+ groupBytes &- 1) / groupBytes) : 1
+        let count = fused.asksForAll ? groupsAhead(max(1, Int(nextGroup.magnitude))) : 1
         let ahead =
-            !far ? 0 : isWhole ? groupsAhead &* nextGroup : min(columns, panelColumns) &* elementBytes
+            !far ? 0 : isWhole ? count &* nextGroup : min(columns, panelColumns) &* elementBytes
         return fused.write(op, ahead: ahead, scratch)
     }
     let asks = op == .logSoftmax || far || !isInRegisters

@@ -106,6 +106,11 @@ func keepsAsked(_ n: Int, _ stride: Int) -> Bool {
     n &* spacing(of: stride, way: 128 &* 1024) <= 512 &* 1024
 }
 
+/// So many groups on those shorter than this are asked for: early enough for memory to answer, and so late that the first cache still
+/// holds them (measured on a Zen 5).
+@inline(__always)
+func groupsAhead(_ groupBytes: Int) -> Int { (6400 &+ groupBytes &- 1) / groupBytes }
+
 /// A copy of a slice, one element after another.
 @inline(never)
 func contiguous(

@@ -39,7 +39,7 @@ import CVector
         private let columns: Int
         private let groups: swiftmax_groups
         /// How many groups on is asked for; 0 where the caches hold all.
-        private let groupsAhead: Int
+        private let ahead: Int
         private var (group, column) = (0, 0)
 
         @inline(__always)
@@ -48,7 +48,7 @@ import CVector
         ) {
             (self.x, self.out, self.columns, self.groups) = (x, out, columns, groups)
             let areFar = groups.count &* groups.input_stride >= 4 &* 1024 &* 1024
-            groupsAhead = areFar ? max(1, 6400 / groups.input_stride) : 0
+            ahead = areFar ? groupsAhead(groups.input_stride) : 0
         }
 
         @inline(__always) var isEmpty: Bool { group == groups.count }
@@ -69,10 +69,10 @@ import CVector
         mutating func next(after last: TinyPlace, _ n: Int, _ xStride: Int, _ outStride: Int) -> TinyPlace {
             if isEmpty { return last }
             let place = next()
-            if groupsAhead == 0 { return place }
+            if ahead == 0 { return place }
             for i in 0..<n {
-                vector_prefetch(place.x + (groupsAhead &* groups.input_stride &+ i &* xStride))
-                vector_prefetch(place.out + (groupsAhead &* groups.out_stride &+ i &* outStride))
+                vector_prefetch(place.x + (ahead &* groups.input_stride &+ i &* xStride))
+                vector_prefetch(place.out + (ahead &* groups.out_stride &+ i &* outStride))
             }
             return place
         }

@@ -402,8 +402,9 @@ extension Work {
 
     /// From which size on columns are written past the caches where they lie. A last cache that answers soon is filled further first
     /// (measured on a Zen 5): by what goes through registers, and with rows that have parts of lines at their ends, of which gradients
-    /// that do little for an element are never written past it; nor is what would take longer in the other way than memory does, the
-    /// gradients of groups of few elements and the log_softmax of slices of few.
+    /// that do little for an element are never written past it, nor small groups, and others that are not large only once they are far
+    /// larger than it; nor is what would take longer in the other way than memory does, the gradients of groups of few elements and the
+    /// log_softmax of slices of few.
     fileprivate var leastPastCaches: Int {
         let twice = 2 &* columnStreamingBytes
         if !isWide || !hasSoonLastCache { return columnStreamingBytes }
@@ -437,7 +438,7 @@ extension Work {
 
     private var runBytes: Int { across.size(0) &* elementBytes }
 
-    var isSoftmaxGradient: Bool { kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide }
+    private var isSoftmaxGradient: Bool { kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide }
 
     fileprivate var columnUnits: Int {
         batch.elements &* ((across.size(0) &+ unitSlices &- 1) / unitSlices)
