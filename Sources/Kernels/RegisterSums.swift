@@ -103,29 +103,29 @@ import CVector
     @_optimize(speed)
     func longRegisterSum(_ g: Operand, _ y: Operand, _ n: Int, _ scratch: Scratch) -> Pair {
         var rows = GradientRows(g, y)
-        var (a, b, c, d) = (rows.first(), rows.first(), rows.first(), rows.first())
-        var (e, f, g, h) = (rows.first(), rows.first(), rows.first(), rows.first())
+        var (s0, s1, s2, s3) = (rows.first(), rows.first(), rows.first(), rows.first())
+        var (s4, s5, s6, s7) = (rows.first(), rows.first(), rows.first(), rows.first())
         var left = n &- virtualLanes
         while left >= virtualLanes {
-            rows.add(to: &a)
-            rows.add(to: &b)
-            rows.add(to: &c)
-            rows.add(to: &d)
-            rows.add(to: &e)
-            rows.add(to: &f)
-            rows.add(to: &g)
-            rows.add(to: &h)
+            rows.add(to: &s0)
+            rows.add(to: &s1)
+            rows.add(to: &s2)
+            rows.add(to: &s3)
+            rows.add(to: &s4)
+            rows.add(to: &s5)
+            rows.add(to: &s6)
+            rows.add(to: &s7)
             left &-= virtualLanes
         }
-        if left > 0 { rows.add(to: &a) }
-        if left > 1 { rows.add(to: &b) }
-        if left > 2 { rows.add(to: &c) }
-        if left > 3 { rows.add(to: &d) }
-        if left > 4 { rows.add(to: &e) }
-        if left > 5 { rows.add(to: &f) }
-        if left > 6 { rows.add(to: &g) }
-        let lower = PairQuad(a: a.pair, b: b.pair, c: c.pair, d: d.pair)
-        let upper = PairQuad(a: e.pair, b: f.pair, c: g.pair, d: h.pair)
+        if left > 0 { rows.add(to: &s0) }
+        if left > 1 { rows.add(to: &s1) }
+        if left > 2 { rows.add(to: &s2) }
+        if left > 3 { rows.add(to: &s3) }
+        if left > 4 { rows.add(to: &s4) }
+        if left > 5 { rows.add(to: &s5) }
+        if left > 6 { rows.add(to: &s6) }
+        let lower = PairQuad(a: s0.pair, b: s1.pair, c: s2.pair, d: s3.pair)
+        let upper = PairQuad(a: s4.pair, b: s5.pair, c: s6.pair, d: s7.pair)
         return (lower + upper).total
     }
 

@@ -37,6 +37,7 @@ func forwardTinyRows(
         first &+= count
     }
 }
+
 #if SWIFTMAX_FLOAT32
     /// Four vectors of slices, side by side as the steps of each depend on each other: where their elements are.
     struct TinyQuad {
