@@ -82,7 +82,7 @@ def summary(records: Sequence[Record]) -> str:
         lines.append(
             line(
                 f"{kind}, 32 and 64 bits: fastest peer over ours",
-                [(fastest_over_ours(r), r) for r in wide if fastest_over_ours(r) < math.inf],
+                [(ratio, r) for r in wide if (ratio := fastest_over_ours(r)) < math.inf],
             )
         )
         for bits, some in (("32 and 64", wide), ("16", [r for r in chosen if r not in wide])):

@@ -37,7 +37,7 @@ func forwardRows(
             batch.nextCount = min(count, rows &- (first &+ count))
         }
         if n > block {
-            areTaken = forwardLongRow(op, batch, target, areTaken: areTaken, scratch, streaming: streaming)
+            forwardLongRow(op, batch, target, areTaken: &areTaken, scratch, streaming: streaming)
             first &+= 1
             continue
         }
@@ -71,16 +71,14 @@ func rowBatch(_ n: Int, areNear: Bool) -> Int {
 
 /// The forward operation on the one row of a batch, of several blocks.
 ///
-/// - Parameter areTaken: whether the maxima of its first block were taken while the row before was summed.
-/// - Returns: whether those of the next row were.
+/// - Parameter areTaken: as of `longRowStats`.
 private func forwardLongRow(
-    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, areTaken: Bool, _ scratch: Scratch,
-    streaming: Bool
-) -> Bool {
+    _ op: Operation, _ row: RowBatch, _ out: UnsafeMutableRawPointer, areTaken: inout Bool,
+    _ scratch: Scratch, streaming: Bool
+) {
     let (table, n) = (scratch.table, row.n)
     let tails = op == .softmax ? longRowTails(row, out, scratch, streaming: streaming) : nil
-    var areNextTaken = areTaken
-    table.setResults(op, longRowStats(op.sumKind, row, .own, tails, areTaken: &areNextTaken, scratch))
+    table.setResults(op, longRowStats(op.sumKind, row, .own, tails, areTaken: &areTaken, scratch))
     switch op {
     case .softmax:
         if let tails, blocksAreClose(n, table) {
@@ -91,7 +89,6 @@ private func forwardLongRow(
     case .logSoftmax: writeLogSoftmax(row, out, 0, table, streaming: streaming)
     case .logsumexp: writeLogsumexp(row, out, 0, table, scratch)
     }
-    return areNextTaken
 }
 
 // MARK: Results

@@ -8,13 +8,14 @@ import CVector
 private func longestFused(_ op: Operation, _ distance: Distance, ways: Int) -> Int {
     // Longer ones far away are better read as far as a panel goes, but where the lines of the next groups are asked for.
     #if SWIFTMAX_AVX512 || SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
-        if distance.isAsMemory { return isZen5(ways: ways) ? 160 : virtualLanes }
+        let longest = 160
+        if distance.isAsMemory { return isZen5(ways: ways) ? longest : virtualLanes }
         #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX512
             if op == .softmax && distance != .soon {
                 return distance == .near ? 4 &* virtualLanes : virtualLanes
             }
         #endif
-        return 160
+        return longest
     #else
         return virtualLanes
     #endif

@@ -35,20 +35,12 @@ import CVector
 
         @inline(__always)
         init(_ x: Vector, _ max: Vector) {
-            // That of 0 for the maximum, even an infinite one.
-            let difference = vector_if_equal(x, max, splat(0), x - max)
-            let rounded = difference - x
-            let error = (x - (difference - rounded)) - (max + rounded)
-            // Large beside a difference below `leastDifference`, and not a number beside an infinite one, whose exponential is 0
-            // whatever this is; but it must be finite.
-            let limited = maximum(vector_min(splat(1), error), splat(-1))
-            let d = maximum(difference, splat(leastDifference))
-
+            let (d, error) = difference(x, below: max)
             let magic = splat(roundingMagic + (exponentBias + spareExponent))
             let biased = vector_fma(d, splat(log2e), magic)
             let n = biased - magic
             let (leading, rest) = reduced(
-                Single(repeating: d), Single(repeating: n), error: Single(repeating: limited))
+                Single(repeating: d), Single(repeating: n), error: Single(repeating: error))
             r = leading.value + rest.value
             rounding = (leading.value - r) + rest.value
             power = vector_exponent_from_mantissa(biased)

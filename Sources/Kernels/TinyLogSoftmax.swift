@@ -29,10 +29,10 @@ import CVector
         let table = scratch.table
         var places = TinyPlaces(x, out, columns, groups)
         while !places.isEmpty {
-            let a = places.next()
-            let b = places.next(after: a, n, xStride, outStride)
-            let c = places.next(after: b, n, xStride, outStride)
-            let d = places.next(after: c, n, xStride, outStride)
+            let a = places.nextAsking(n, xStride, outStride)
+            let b = places.isEmpty ? a : places.nextAsking(n, xStride, outStride)
+            let c = places.isEmpty ? b : places.nextAsking(n, xStride, outStride)
+            let d = places.isEmpty ? c : places.nextAsking(n, xStride, outStride)
             let x = TinyQuad(a.x, b.x, c.x, d.x, stride: xStride)
             var max = x.element(0)
             for i in 1..<n { max = max.map(x.element(i), maximum) }

@@ -16,6 +16,19 @@ func areTiny(_ op: Operation, _ n: Int) -> Bool { op != .softmax && n > 1 && n <
 /// The least x - max whose exponential is more than 0, as for a `Shift` of 0.
 @inline(__always) var leastDifference: Element { (0.25 - (exponentBias + spareExponent)) * ln2 }
 
+/// x - max of any elements, no less than `leastDifference`, and what it was rounded by.
+@inline(__always)
+func difference(_ x: Vector, below max: Vector) -> (d: Vector, error: Vector) {
+    // That of 0 for the maximum, even an infinite one.
+    let difference = vector_if_equal(x, max, splat(0), x - max)
+    let rounded = difference - x
+    let error = (x - (difference - rounded)) - (max + rounded)
+    // Large beside a difference below the least, and not a number beside an infinite one, whose exponential is 0 whatever this is; but
+    // it must be finite.
+    let limited = maximum(vector_min(splat(1), error), splat(-1))
+    return (maximum(difference, splat(leastDifference)), limited)
+}
+
 /// The forward operation on rows, which are turned into columns for it.
 @inline(never)
 func forwardTinyRows(
@@ -96,16 +109,12 @@ func forwardTinyRows(
         var column = first
         while column < end {
             let elements = columns.from(column)
-            let max = Single(repeating: table.max(from: column))
-            // That of 0 for the maximum, even an infinite one.
+            let max = table.max(from: column)
             let (largest, log) = logOfTiny(columns.n) {
                 Single(repeating: vector_load(elements + $0 &* vectorBytes))
             } _: { x in
-                let d = x.map(max) { vector_if_equal($0, $1, splat(0), $0 - $1) }
-                // Large beside a difference below `leastDifference`, and not a number beside an infinite one, whose exponential is
-                // 0 whatever this is; but it must be finite.
-                let error = BundlePair(d, of: x, max).low.map { maximum(vector_min(splat(1), $0), splat(-1)) }
-                return tinyExponential(d.map { maximum($0, splat(leastDifference)) }, error: error)
+                let (d, error) = difference(x.value, below: max)
+                return tinyExponential(Single(repeating: d), error: Single(repeating: error))
             }
             table.set(
                 op, from: column, LogResult(max: largest.value, log: log.high.value, low: log.low.value))

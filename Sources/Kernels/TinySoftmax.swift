@@ -64,10 +64,9 @@ import CVector
             return place
         }
 
-        /// The next one, or `last` if there is none; asks for the elements and the places of the results of one further on.
+        /// The next one; asks for the elements and the places of the results of one further on.
         @inline(__always)
-        mutating func next(after last: TinyPlace, _ n: Int, _ xStride: Int, _ outStride: Int) -> TinyPlace {
-            if isEmpty { return last }
+        mutating func nextAsking(_ n: Int, _ xStride: Int, _ outStride: Int) -> TinyPlace {
             let place = next()
             if ahead == 0 { return place }
             for i in 0..<n {
