@@ -5,7 +5,7 @@ import CVector
 
 /// `count` of every other element; the rest of the vector is 0.
 @inline(__always)
-private func loadAlternate(_ address: UnsafeRawPointer, _ count: Int) -> Vector {
+func loadAlternate(_ address: UnsafeRawPointer, _ count: Int) -> Vector {
     vector_alternate(
         load(address, min(lanes, 2 &* count &- 1)),
         load(address.element(lanes &- 1), max(0, 2 &* count &- lanes)))

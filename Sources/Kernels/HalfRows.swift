@@ -44,20 +44,7 @@
                     sum.add(op, g, y)
                 }
             }
-            // A vector holds all virtual lanes or half of them.
-            let isHalf = lanes < virtualLanes
-            var (lower, upper) = (LaneSum(), LaneSum())
-            var i = first
-            while i &+ virtualLanes <= end {
-                add(i, lanes, to: &lower)
-                if isHalf { add(i &+ lanes, lanes, to: &upper) }
-                i &+= virtualLanes
-            }
-            if i < end { add(i, min(lanes, end &- i), to: &lower) }
-            if isHalf && i &+ lanes < end { add(i &+ lanes, end &- i &- lanes, to: &upper) }
-            let unscale = splatWide(1 / Double(scale ?? 1))
-            laneSums.set(firstLane: 0, lower.pair.scaled(by: unscale))
-            if isHalf { laneSums.set(firstLane: lanes, upper.pair.scaled(by: unscale)) }
+            sumByVectors(first, end, laneSums, scale: scale ?? 1, add: add)
         }
 
         /// The gradients of a row.

@@ -46,23 +46,7 @@ func nearZeroLogsumexp(
     }
     var sum = swiftmax_exact_sum(limbs: (0, 0, 0, 0))
     swiftmax_add_exact(x, elementBytes, stride, n, max, &sum)
-    return logOfExact(sum, max: max)
-}
-
-/// The logarithm of the exact sum of the exponentials of a slice, whose largest element is `max`.
-@inline(never)
-func logOfExact(_ sum: swiftmax_exact_sum, max: Double) -> Double {
-    var (sum, high, low) = (sum, 0.0, 0.0)
-    swiftmax_exact_excess(&sum, max, &high, &low)
-    // log(1 + v) = v - v^2 / 2 + ..., where a pair for 1 + v would not hold all of v.
-    if high.magnitude < 0x1p-30 { return high + (low - 0.5 * high * high) }
-    let v = Pair(high: splatWide(high), low: splatWide(low))
-    if high > 0 { return log1p(v).high[0] }
-    // log(1 + v) = -log(1 - v / (1 + v)).
-    let negated = v.scaled(by: splatWide(-1))
-    var w = Pair(sum: splatWide(1), v.high)
-    w.low += v.low
-    return -log1p(quotient(negated, w)).high[0]
+    return swiftmax_kernels_exact_log(&sum, max)
 }
 
 /// logsumexp of at most a block of elements below 0, in the order of the virtual lanes.

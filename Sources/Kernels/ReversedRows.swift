@@ -10,7 +10,7 @@
 
     /// The `width` elements from `index` on, in the order of memory; `row` is the address of the first of all.
     @inline(__always)
-    private func backwards(_ row: UnsafeRawPointer, _ index: Int, width: Int) -> UnsafeRawPointer {
+    func backwards(_ row: UnsafeRawPointer, _ index: Int, width: Int) -> UnsafeRawPointer {
         row.element(1 &- width &- index)
     }
 
@@ -59,35 +59,13 @@
         reversedSums(op, g, y, rows, first, end, scratch, as: RowSum<OwnSums>.self)
     }
 
-    /// A row of an input. Asks for the one that is summed next, `next` bytes on: the CPU hardly reads ahead downwards.
-    private struct ReversedRow {
-        let address: UnsafeRawPointer
-        let next: Int
-
-        @inline(__always)
-        init(_ operand: Operand, _ index: Int, of rows: Int) {
-            (address, next) = (operand.from(index).address, rows &* operand.stride)
-        }
-
-        /// A vector of the elements from `index` on, in the order of memory.
-        @inline(__always)
-        func load(_ index: Int) -> Vector {
-            let address = backwards(address, index, width: lanes)
-            vector_prefetch(address + next)
-            return vector_load(address)
-        }
-
-        @inline(__always)
-        func loadQuad(_ index: Int) -> Quad { Quad { load(index &+ $0 &* lanes) } }
-    }
-
     @inline(never)
     func writeSoftmaxReversed(
         _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
         _ table: SliceTable
     ) {
         for r in 0..<rows {
-            let (g, y) = (ReversedRow(g, r, of: rows), ReversedRow(y, r, of: rows))
+            let (g, y) = (OtherRow(g, r, of: rows, .reversed), OtherRow(y, r, of: rows, .reversed))
             let (out, result) = (out + r &* outStride, table.backwardResult(r))
             /// In the order of memory.
             @inline(__always)
@@ -123,38 +101,6 @@
                 i &+= lanes
             }
             if i < n { write(n &- lanes) }
-        }
-    }
-
-    /// Of one row: in a loop over them, constants would take the registers of what is computed.
-    @inline(never)
-    private func writeLogSoftmaxReversed(
-        _ g: ReversedRow, _ y: ReversedRow, _ out: UnsafeMutableRawPointer, _ n: Int, _ result: BackwardResult
-    ) {
-        var i = 0
-        while i &+ 4 &* lanes <= n {
-            let four = result.logSoftmax(g.loadQuad(i), y.loadQuad(i))
-            storeQuad(out.element(i), four.map(vector_reversed))
-            i &+= 4 &* lanes
-        }
-        while i < n {
-            // The last vector may begin in the one before.
-            let first = min(i, n &- lanes)
-            vector_store(
-                out.element(first), vector_reversed(result(.logSoftmax, g.load(first), y.load(first))))
-            i &+= lanes
-        }
-    }
-
-    @inline(__always)
-    func writeLogSoftmaxReversed(
-        _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
-        _ table: SliceTable
-    ) {
-        for r in 0..<rows {
-            writeLogSoftmaxReversed(
-                ReversedRow(g, r, of: rows), ReversedRow(y, r, of: rows), out + r &* outStride, n,
-                table.backwardResult(r))
         }
     }
 

@@ -49,7 +49,7 @@ extension Work {
                 swiftmax_add_exact(x, wideBytes, wideBytes, end &- first, max, &sum)
                 first = end
             }
-            let exact = kernels.pointee.exact_log(&sum, max)
+            let exact = swiftmax_kernels_exact_log(&sum, max)
             if wideBytes == 8 {
                 result.storeBytes(of: exact, as: Double.self)
             } else {

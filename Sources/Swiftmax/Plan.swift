@@ -271,17 +271,18 @@ private func areOtherForwardRows(_ work: Work) -> Bool {
     return work.n <= Int(SWIFTMAX_BLOCK) && (stride == -work.elementBytes || stride == 2 &* work.elementBytes)
 }
 
-/// Rows of 16 bits, or with both inputs in reverse order. Shorter ones go through scratch many at a time; the stats of the blocks
-/// of longer ones would leave their place in it. Reversed rows of 16 bits are copied, which pays for fewer lengths.
+/// Rows of 16 bits, or with both inputs in reverse order or every other element. Shorter ones go through scratch many at a time; the
+/// stats of the blocks of longer ones would leave their place in it. Reversed rows of 16 bits are copied, which pays for fewer lengths.
 private func areOtherGradients(_ work: Work) -> Bool {
     if work.kernels.pointee.backward_other_rows == nil { return false }
-    var (forward, reversed) = (0, 0)
-    for operand in 0..<work.inputs {
-        if work.elementStride(operand) == work.elementBytes { forward &+= 1 }
-        if work.elementStride(operand) == -work.elementBytes { reversed &+= 1 }
+    let (bytes, stride, otherStride) = (work.elementBytes, work.elementStride(0), work.elementStride(1))
+    if work.isWide {
+        let isAlternate = stride == 2 &* bytes && work.kernels.pointee.reads_alternate != 0
+        if stride != otherStride || stride != -bytes && !isAlternate { return false }
+    } else if stride != bytes || otherStride != bytes {
+        let areNextToEachOther = stride.magnitude == bytes && otherStride.magnitude == bytes
+        return areNextToEachOther && work.n >= 128 && work.n &* bytes <= Work.packBytes
     }
-    if forward &+ reversed < 2 || work.isWide && forward > 0 { return false }
-    if !work.isWide && reversed > 0 { return work.n >= 128 && work.n &* work.elementBytes <= Work.packBytes }
     return work.n >= 32 && work.n < longestByBlocks
 }
 

@@ -146,6 +146,9 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
     "rows back, at any alignment": ((128, 301), 1, lambda x: x[:, ::-1]),
     "rows back, whole vectors": ((300, 64), 1, lambda x: x[:, ::-1]),
     "rows back, of several blocks": ((9, 9001), 1, lambda x: x[:, ::-1]),
+    "every other element": ((3000, 75), 1, lambda x: x[:, ::2]),
+    "every other element, whole vectors": ((300, 128), 1, lambda x: x[:, ::2]),
+    "every other element, of several blocks": ((9, 18_001), 1, lambda x: x[:, ::2]),
     "rows apart, of many blocks": ((3, 400_003), 1, lambda x: x[:, ::2]),
     "rows apart, longer than a pack": ((2, 2_300_002), 1, lambda x: x[:, ::2]),
     "rows cut": ((3000, 64), 1, lambda x: x[:, :16]),
@@ -182,8 +185,8 @@ def test_views(view: str, name: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", BACKWARD)
 @pytest.mark.parametrize("length", [33, 64, 500, 5000])
-def test_gradients_back_with_a_sum_out_of_range(length: int, name: str, dtype: str) -> None:
-    """Reversed rows: one has a sum that is not a number, one a sum that overflows."""
+def test_gradients_of_views_with_a_sum_out_of_range(length: int, name: str, dtype: str) -> None:
+    """Reversed rows, and every other element: one sum is not a number, one overflows."""
     grad_output, output = (
         np.resize(part, (30, length)) for part in slices(name, 5, "wide", 9973, dtype)
     )
@@ -191,6 +194,8 @@ def test_gradients_back_with_a_sum_out_of_range(length: int, name: str, dtype: s
     grad_output[19] = np.finfo(np.float32).max if dtype == "bfloat16" else np.finfo(dtype).max
     expected = call(name, [grad_output, output])
     result = call(name, [np.flip(np.flip(a, 1).copy(), 1) for a in (grad_output, output)])
+    assert result.tobytes() == expected.tobytes()
+    result = call(name, [np.repeat(a, 2, axis=1)[:, ::2] for a in (grad_output, output)])
     assert result.tobytes() == expected.tobytes()
 
 
@@ -456,23 +461,31 @@ def test_outputs_past_the_caches(length: int, columns: int, name: str, dtype: st
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
 @pytest.mark.parametrize("columns", [9, 16, 40, 64, 77, 200])
 def test_nothing_is_read_beyond_an_input(columns: int, name: str, dtype: str) -> None:
     """The last element wanted is the last of readable memory, along both axes."""
-    x = logits("wide", 7, (20, columns), dtype)
-    for step in (1, 2, 3):
+    arrays = list(slices(name, 7, "wide", 20 * columns, dtype))
+    arrays = [array.reshape(20, columns) for array in arrays]
+
+    def at_the_end(array: Array, step: int) -> Array:
         shape = (20, (columns - 1) * step + 1)
         room = mmap.mmap(-1, 1 << 20)
         unreadable = len(room) - mmap.PAGESIZE
-        offset = unreadable - int(np.prod(shape)) * x.itemsize
-        view = np.frombuffer(room, x.dtype, int(np.prod(shape)), offset).reshape(shape)[:, ::step]
-        view[...] = x
+        offset = unreadable - int(np.prod(shape)) * array.itemsize
+        whole = np.frombuffer(room, array.dtype, int(np.prod(shape)), offset).reshape(shape)
+        view = whole[:, ::step]
+        view[...] = array
         libc = ctypes.CDLL(None)
         address = ctypes.c_void_p(view.ctypes.data - offset + unreadable)
         assert libc.mprotect(address, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+        return view
+
+    for step in (1, 2, 3):
+        views = [at_the_end(array, step) for array in arrays]
         for axis in (0, 1):
-            assert call(name, [view], axis=axis).tobytes() == call(name, [x], axis=axis).tobytes()
+            expected = call(name, arrays, axis=axis)
+            assert call(name, views, axis=axis).tobytes() == expected.tobytes()
 
 
 # ---- Threads ------------------------------------------------------------------------------------

@@ -69,6 +69,8 @@ void swiftmax_add_exact(const void *x, intptr_t element_bytes, intptr_t stride, 
                         swiftmax_exact_sum *sum);
 /// The sum less 1, as high + low.
 void swiftmax_exact_excess(const swiftmax_exact_sum *sum, double max, double *high, double *low);
+/// The logarithm of the sum.
+double swiftmax_kernels_exact_log(const swiftmax_exact_sum *sum, double max);
 
 /// A matrix of elements, as large as that of a call, which is read or copied after it: its first element, and
 /// the bytes from row to row and from column to column. It is asked for while memory has nothing else to do.
@@ -124,6 +126,8 @@ typedef struct swiftmax_kernels {
     int32_t recomputes;
     /// How many lines the first cache of this CPU holds at multiples of a page: for `ways` of the functions.
     int32_t ways;
+    /// Whether `backward_other_rows` reads every other element too.
+    int32_t reads_alternate;
 
     /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
     /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
@@ -153,9 +157,6 @@ typedef struct swiftmax_kernels {
     void (*row_output)(int32_t op, const void *x, void *out, intptr_t n, const swiftmax_stats *stats,
                        void *scratch, int32_t streaming);
 
-    /// The logarithm of the sum of a slice.
-    double (*exact_log)(const swiftmax_exact_sum *sum, double max);
-
     /// As forward_rows and forward_columns; `op` is SWIFTMAX_OP_SOFTMAX or SWIFTMAX_OP_LOG_SOFTMAX. Columns
     /// that are taken next begin `next` bytes after the first group in each input, unless it is 0. `far`:
     /// rows are part of inputs beyond the inner caches, and asked for ahead. `distance`: SWIFTMAX_NEAR and so
@@ -168,8 +169,8 @@ typedef struct swiftmax_kernels {
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
                              intptr_t next, void *scratch, int32_t streaming, int32_t distance, int32_t ways);
-    /// As backward_rows, of rows of at least 32 elements that lie otherwise: of 16 bits, or reversed. Returns
-    /// how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
+    /// As backward_rows, of rows of at least 32 elements that lie otherwise: of 16 bits, or reversed, or every
+    /// other one. Returns how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
     /// is to be taken by blocks. Null where there is none for this CPU or type.
     intptr_t (*backward_other_rows)(int32_t op, int32_t elements, const void *grad_output,
                                     intptr_t grad_output_stride, const void *output, intptr_t output_stride,
@@ -214,7 +215,8 @@ typedef struct swiftmax_kernels {
                    intptr_t rows, intptr_t n, int32_t streaming);
 } swiftmax_kernels;
 
-/// Each fills in the table of one compilation of the kernels: the only symbols they export.
+/// Each fills in the table of one compilation of the kernels: with swiftmax_kernels_exact_log the only symbols
+/// they export.
 void swiftmax_kernels_baseline_float32(swiftmax_kernels *kernels);
 void swiftmax_kernels_baseline_float64(swiftmax_kernels *kernels);
 #if defined(__x86_64__)
