@@ -283,7 +283,7 @@ private func areOtherGradients(_ work: Work) -> Bool {
         let areNextToEachOther = stride.magnitude == bytes && otherStride.magnitude == bytes
         return areNextToEachOther && work.n >= 128 && work.n &* bytes <= Work.packBytes
     }
-    return work.n >= 32 && work.n < longestByBlocks
+    return work.n >= (bytes == 8 ? 16 : 32) && work.n < longestByBlocks
 }
 
 /// Rows up to this long have the stats of their blocks in scratch.

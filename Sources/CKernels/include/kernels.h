@@ -169,8 +169,8 @@ typedef struct swiftmax_kernels {
                              const void *output, intptr_t output_stride, void *grad_input,
                              intptr_t grad_input_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
                              intptr_t next, void *scratch, int32_t streaming, int32_t distance, int32_t ways);
-    /// As backward_rows, of rows of at least 32 elements that lie otherwise: of 16 bits, or reversed, or every
-    /// other one. Returns how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
+    /// As backward_rows, of rows of at least 32 elements, or 16 doubles, that lie otherwise: of 16 bits, or
+    /// reversed, or every other one. Returns how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
     /// is to be taken by blocks. Null where there is none for this CPU or type.
     intptr_t (*backward_other_rows)(int32_t op, int32_t elements, const void *grad_output,
                                     intptr_t grad_output_stride, const void *output, intptr_t output_stride,
