@@ -3,6 +3,7 @@
 Everything else about the package is in pyproject.toml.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -46,7 +47,7 @@ class BuildSwiftmax(build_ext):
                 "install it from swift.org/install and put its usr/bin on PATH."
             )
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
-        for tool in (compiler, "ld", "nm", "objcopy"):
+        for tool in (compiler, "ar", "ld", "nm", "objcopy"):
             if shutil.which(tool) is None:
                 raise SetupError(
                     f"swiftmax needs a C compiler and binutils to build, and found no `{tool}`: "
@@ -134,16 +135,107 @@ def dispatch_libraries() -> list[Path]:
 # Nothing is ever thrown through the library, and a tenth of its size would be for that.
 NO_UNWINDING = "--remove-section=.eh_frame"
 
-# Defined anew in python/swiftmax/_dispatch.c.
-REDEFINED = "--weaken-symbol=__OS_dispatch_queue_attr_vtable"
+# Of libdispatch, in init.c.o: every attribute that a queue can have, a fifteenth of the extension. No queue is created
+# here, so nothing ever looks at them.
+ATTRIBUTES = "_dispatch_queue_attrs"
 
 
 def trimmed(library: Path, folder: Path) -> Path:
     """Make a copy of a static library without what the extension has no use for."""
     target = folder / library.name
     if not target.exists() or target.stat().st_mtime < newest(library, Path(__file__)):
-        run("objcopy", NO_UNWINDING, REDEFINED, library, target)
+        run("objcopy", NO_UNWINDING, library, target)
+        if library.name == "libdispatch.a":
+            member = folder / "init.c.o"
+            printed = subprocess.run(
+                ["ar", "p", target, member.name], check=True, stdout=subprocess.PIPE
+            ).stdout
+            member.write_bytes(without_data(printed, ATTRIBUTES))
+            run("ar", "r", target, member)
     return target
+
+
+class Section(ctypes.LittleEndianStructure):
+    """A section header of ELF for 64 bits."""
+
+    SYMBOLS, RELOCATIONS = 2, 4
+    _fields_ = (
+        *((name, ctypes.c_uint32) for name in ("name", "type")),
+        *((name, ctypes.c_uint64) for name in ("flags", "address", "offset", "size")),
+        *((name, ctypes.c_uint32) for name in ("link", "info")),
+        *((name, ctypes.c_uint64) for name in ("alignment", "entry_size")),
+    )
+
+
+class Symbol(ctypes.LittleEndianStructure):
+    """A symbol, or a whole section where `kind` is SECTION."""
+
+    SECTION = 3
+    _fields_ = (
+        ("name", ctypes.c_uint32),
+        ("kind", ctypes.c_uint8, 4),
+        ("binding", ctypes.c_uint8, 4),
+        ("visibility", ctypes.c_uint8),
+        ("section", ctypes.c_uint16),
+        ("value", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+    )
+
+
+class Relocation(ctypes.LittleEndianStructure):
+    """A place in a section, and what is to be found there."""
+
+    _fields_ = (
+        ("offset", ctypes.c_uint64),
+        ("kind", ctypes.c_uint32),
+        ("symbol", ctypes.c_uint32),
+        ("addend", ctypes.c_int64),
+    )
+
+
+def without_data(content: bytes, name: str) -> bytes:
+    """Cut the data of a symbol out of an object file; what follows it in its section moves up."""
+    elf = bytearray(content)
+    first, count = (
+        kind.from_buffer(elf, at).value for kind, at in ((ctypes.c_uint64, 40), (ctypes.c_uint16, 60))
+    )
+    sections = [Section.from_buffer(elf, first + i * ctypes.sizeof(Section)) for i in range(count)]
+
+    def entries(section: Section, kind: type) -> list:
+        places = range(section.offset, section.offset + section.size, ctypes.sizeof(kind))
+        return [kind.from_buffer(elf, place) for place in places]
+
+    table = next(section for section in sections if section.type == Section.SYMBOLS)
+    symbols = entries(table, Symbol)
+    names = sections[table.link].offset
+    wanted = name.encode() + b"\0"
+    cut = next(symbol for symbol in symbols if elf.startswith(wanted, names + symbol.name))
+    holder, index = sections[cut.section], cut.section
+    start, size = cut.value, cut.size
+    end = start + size
+
+    rest = elf[holder.offset + end : holder.offset + holder.size]
+    elf[holder.offset + start : holder.offset + start + len(rest)] = rest
+    holder.size -= size
+    for symbol in symbols:
+        if symbol.section == index and symbol.value >= end:
+            symbol.value -= size
+    for section in sections:
+        if section.type != Section.RELOCATIONS:
+            continue
+        kept = bytearray()
+        for relocation in entries(section, Relocation):
+            if section.info == index and start <= relocation.offset < end:
+                continue
+            if section.info == index and relocation.offset >= end:
+                relocation.offset -= size
+            target = symbols[relocation.symbol]
+            if (target.kind, target.section) == (Symbol.SECTION, index) and relocation.addend > start:
+                relocation.addend -= size
+            kept += bytes(relocation)
+        elf[section.offset : section.offset + len(kept)] = kept
+        section.size = len(kept)
+    return bytes(elf)
 
 
 def newest(*paths: Path) -> float:

@@ -1,7 +1,7 @@
 // Gradients of rows whose inputs are every other element in memory, read as they lie: to copy them in order first would take
-// longer than the gradients do. Only with AVX-512, for the sake of size.
+// longer than the gradients do.
 
-#if SWIFTMAX_AVX512
+#if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
 
     import CKernels
     import CVector

@@ -109,9 +109,6 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
                 Operation(op), Elements(elements), Operand(address: x!, stride: xStride), out!, outStride,
                 rows, n, Scratch(address: scratch!), room: room, streaming: streaming != 0, far: far != 0)
         }
-        #if SWIFTMAX_AVX512
-            kernels.pointee.reads_alternate = 1
-        #endif
         kernels.pointee.backward_other_rows = {
             op, elements, g, gStride, y, yStride, out, outStride, rows, n, scratch, eights in
             backwardOtherRows(

@@ -59,10 +59,8 @@
                 format.softmaxSums(g, y, rows, first, end, scratch.laneSums, inDouble: inDouble)
             case (_, .halves(let format)): format.logSoftmaxSums(g, rows, first, end, scratch.laneSums)
         #endif
-        #if SWIFTMAX_AVX512
-            case (.softmax, .alternate): softmaxAlternateSums(g, y, rows, first, end, scratch.laneSums)
-            case (_, .alternate): logSoftmaxAlternateSums(g, rows, first, end, scratch.laneSums)
-        #endif
+        case (.softmax, .alternate): softmaxAlternateSums(g, y, rows, first, end, scratch.laneSums)
+        case (_, .alternate): logSoftmaxAlternateSums(g, rows, first, end, scratch.laneSums)
         case (.softmax, _): softmaxReversedSums(g, y, rows, first, end, scratch, eights: eights)
         default: logSoftmaxReversedSums(g, rows, first, end, scratch, eights: eights)
         }
@@ -105,9 +103,7 @@
                 format.writeSoftmax(g, y, out, outStride, rows, n, table)
             case (_, .halves(let format)): format.writeLogSoftmax(g, y, out, outStride, rows, n, table)
         #endif
-        #if SWIFTMAX_AVX512
-            case (.softmax, .alternate): writeSoftmaxAlternate(g, y, out, outStride, rows, n, table)
-        #endif
+        case (.softmax, .alternate): writeSoftmaxAlternate(g, y, out, outStride, rows, n, table)
         case (.softmax, _): writeSoftmaxReversed(g, y, out, outStride, rows, n, table)
         default:
             for r in 0..<rows {
@@ -119,27 +115,19 @@
         }
     }
 
-    /// A row of an input that is reversed or, with AVX-512, every other element. Asks for what is read later: the CPU by itself hardly
-    /// does downwards, and does not ask for enough where half is skipped.
+    /// A row of an input that is reversed, or every other element. Asks for what is read later: the CPU by itself hardly does downwards,
+    /// and not for enough where half is skipped.
     struct OtherRow {
         let address: UnsafeRawPointer
         private let ahead: Int
-        #if SWIFTMAX_AVX512
-            private let isReversed: Bool
-        #else
-            private var isReversed: Bool { @inline(__always) get { true } }
-        #endif
+        private let isReversed: Bool
 
         /// Row `index` of `rows`: of reversed ones the last is followed by the first that is summed next.
         @inline(__always)
         init(_ operand: Operand, _ index: Int, of rows: Int, _ elements: Elements) {
             address = operand.from(index).address
-            #if SWIFTMAX_AVX512
-                if case .alternate = elements { isReversed = false } else { isReversed = true }
-                ahead = isReversed ? rows &* operand.stride : 4096
-            #else
-                ahead = rows &* operand.stride
-            #endif
+            if case .alternate = elements { isReversed = false } else { isReversed = true }
+            ahead = isReversed ? rows &* operand.stride : 4096
         }
 
         /// A vector of the elements from `index` on, reversed ones in the order of memory.

@@ -277,8 +277,7 @@ private func areOtherGradients(_ work: Work) -> Bool {
     if work.kernels.pointee.backward_other_rows == nil { return false }
     let (bytes, stride, otherStride) = (work.elementBytes, work.elementStride(0), work.elementStride(1))
     if work.isWide {
-        let isAlternate = stride == 2 &* bytes && work.kernels.pointee.reads_alternate != 0
-        if stride != otherStride || stride != -bytes && !isAlternate { return false }
+        if stride != otherStride || stride != -bytes && stride != 2 &* bytes { return false }
     } else if stride != bytes || otherStride != bytes {
         let areNextToEachOther = stride.magnitude == bytes && otherStride.magnitude == bytes
         return areNextToEachOther && work.n >= 128 && work.n &* bytes <= Work.packBytes

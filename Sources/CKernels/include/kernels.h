@@ -126,8 +126,6 @@ typedef struct swiftmax_kernels {
     int32_t recomputes;
     /// How many lines the first cache of this CPU holds at multiples of a page: for `ways` of the functions.
     int32_t ways;
-    /// Whether `backward_other_rows` reads every other element too.
-    int32_t reads_alternate;
 
     /// `rows` slices of `n` elements each. `far`: they are part of an input beyond the inner caches, so rows
     /// are asked for ahead or, of gradients, taken through the phases fewer at a time.
