@@ -168,8 +168,9 @@ typedef struct swiftmax_kernels {
                              intptr_t grad_input_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
                              intptr_t next, void *scratch, int32_t streaming, int32_t distance, int32_t ways);
     /// As backward_rows, of rows of at least 32 elements, or 16 doubles, that lie otherwise: of 16 bits, or
-    /// reversed, or every other one. Returns how many rows are done: fewer than all where the sum of one of the next is not an ordinary number, and
-    /// is to be taken by blocks. Null where there is none for this CPU or type.
+    /// reversed, or every other one. Returns how many rows are done: fewer than all where the sum of one of
+    /// the next is not an ordinary number, and is to be taken by blocks. Null where there is none for this
+    /// CPU or type.
     intptr_t (*backward_other_rows)(int32_t op, int32_t elements, const void *grad_output,
                                     intptr_t grad_output_stride, const void *output, intptr_t output_stride,
                                     void *grad_input, intptr_t grad_input_stride, intptr_t rows, intptr_t n,
@@ -213,8 +214,8 @@ typedef struct swiftmax_kernels {
                    intptr_t rows, intptr_t n, int32_t streaming);
 } swiftmax_kernels;
 
-/// Each fills in the table of one compilation of the kernels: with swiftmax_kernels_exact_log the only symbols
-/// they export.
+/// Each fills in the table of one compilation of the kernels: with swiftmax_kernels_exact_log the only
+/// symbols they export.
 void swiftmax_kernels_baseline_float32(swiftmax_kernels *kernels);
 void swiftmax_kernels_baseline_float64(swiftmax_kernels *kernels);
 #if defined(__x86_64__)
