@@ -135,8 +135,8 @@ def dispatch_libraries() -> list[Path]:
 # Nothing is ever thrown through the library, and a tenth of its size would be for that.
 NO_UNWINDING = "--remove-section=.eh_frame"
 
-# Of libdispatch, in init.c.o: every attribute that a queue can have, a fifteenth of the extension. No queue is created
-# here, so nothing ever looks at them.
+# Of libdispatch, in init.c.o: every attribute that a queue can have, a fifteenth of the extension.
+# No queue is created here, so nothing ever looks at them.
 ATTRIBUTES = "_dispatch_queue_attrs"
 
 
@@ -196,9 +196,8 @@ class Relocation(ctypes.LittleEndianStructure):
 def without_data(content: bytes, name: str) -> bytes:
     """Cut the data of a symbol out of an object file; what follows it in its section moves up."""
     elf = bytearray(content)
-    first, count = (
-        kind.from_buffer(elf, at).value for kind, at in ((ctypes.c_uint64, 40), (ctypes.c_uint16, 60))
-    )
+    first = ctypes.c_uint64.from_buffer(elf, 40).value
+    count = ctypes.c_uint16.from_buffer(elf, 60).value
     sections = [Section.from_buffer(elf, first + i * ctypes.sizeof(Section)) for i in range(count)]
 
     def entries(section: Section, kind: type) -> list:
@@ -230,7 +229,8 @@ def without_data(content: bytes, name: str) -> bytes:
             if section.info == index and relocation.offset >= end:
                 relocation.offset -= size
             target = symbols[relocation.symbol]
-            if (target.kind, target.section) == (Symbol.SECTION, index) and relocation.addend > start:
+            is_by_place = target.kind == Symbol.SECTION and target.section == index
+            if is_by_place and relocation.addend > start:
                 relocation.addend -= size
             kept += bytes(relocation)
         elf[section.offset : section.offset + len(kept)] = kept
