@@ -15,6 +15,7 @@ import sysconfig
 from collections import defaultdict
 from glob import glob
 from pathlib import Path
+from typing import TypeVar
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -193,6 +194,9 @@ class Relocation(ctypes.LittleEndianStructure):
     )
 
 
+Entry = TypeVar("Entry", Symbol, Relocation)
+
+
 def without_data(content: bytes, name: str) -> bytes:
     """Cut the data of a symbol out of an object file; what follows it in its section moves up."""
     elf = bytearray(content)
@@ -200,7 +204,7 @@ def without_data(content: bytes, name: str) -> bytes:
     count = ctypes.c_uint16.from_buffer(elf, 60).value
     sections = [Section.from_buffer(elf, first + i * ctypes.sizeof(Section)) for i in range(count)]
 
-    def entries(section: Section, kind: type) -> list:
+    def entries(section: Section, kind: type[Entry]) -> list[Entry]:
         places = range(section.offset, section.offset + section.size, ctypes.sizeof(kind))
         return [kind.from_buffer(elf, place) for place in places]
 
