@@ -9,7 +9,7 @@
 
     /// What makes the product of any two bfloat16 exact in Float: that of the least, 2^-133, with itself is the least Float then. If
     /// one is too large, above 2^11, the sum is not finite.
-    private var bfloatProductScale: Element { 0x1p117 }
+    var bfloatProductScale: Element { 0x1p117 }
 
     extension HalfFormat {
         @inline(__always)

@@ -544,6 +544,18 @@ struct SliceTable {
             sumLow: vector_load(narrow(.inverseLow, slice)))
     }
 
+    /// Of two vectors of constants, from `slice` on, makes one of every second slice and one of the others.
+    @inline(__always)
+    func separateBackwardResults(from slice: Int) {
+        let (a, b) = (backwardResult(from: slice), backwardResult(from: slice &+ lanes))
+        setBackwardResult(
+            from: slice,
+            BackwardResult(sum: vector_even(a.sum, b.sum), sumLow: vector_even(a.sumLow, b.sumLow)))
+        setBackwardResult(
+            from: slice &+ lanes,
+            BackwardResult(sum: vector_odd(a.sum, b.sum), sumLow: vector_odd(a.sumLow, b.sumLow)))
+    }
+
     /// Four gradients of log_softmax, of the slices from `slice` on.
     @inline(__always)
     func logSoftmaxBackward(from slice: Int, _ g: Quad, _ y: Quad) -> Quad {

@@ -475,6 +475,18 @@ SWIFTMAX_INLINE swiftmax_vector vector_alternate(swiftmax_vector a, swiftmax_vec
     return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_ALTERNATE));
 }
 
+/// a[0], a[2] and so on, then the same of b.
+SWIFTMAX_INLINE swiftmax_vector vector_even(swiftmax_vector a, swiftmax_vector b) {
+#define SWIFTMAX_EVEN(lane) (2 * (lane))
+    return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_EVEN));
+}
+
+/// a[1], a[3] and so on, then the same of b.
+SWIFTMAX_INLINE swiftmax_vector vector_odd(swiftmax_vector a, swiftmax_vector b) {
+#define SWIFTMAX_ODD(lane) (2 * (lane) + 1)
+    return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_ODD));
+}
+
 /// The first half of a[0], b[0], a[1], b[1] and so on.
 SWIFTMAX_INLINE swiftmax_vector vector_interleaved_low(swiftmax_vector a, swiftmax_vector b) {
 #define SWIFTMAX_INTERLEAVED_LOW(lane) ((lane) / 2 + (lane) % 2 * SWIFTMAX_LANES)
@@ -685,7 +697,15 @@ SWIFTMAX_INLINE void half_narrow(const void *source, void *destination) {
 typedef uint16_t swiftmax_half_words __attribute__((ext_vector_type(SWIFTMAX_LANES)));
 
 SWIFTMAX_INLINE swiftmax_bits bfloat_bits(swiftmax_half_words halves) {
+#if defined(__AVX512BW__)
+    // One permutation rather than a conversion and a shift.
+#define SWIFTMAX_UPPER_HALF(lane) ((lane) << 16)
+    swiftmax_bits places = {SWIFTMAX_EACH_LANE(SWIFTMAX_UPPER_HALF)};
+    __m512i words = _mm512_castsi256_si512((__m256i)halves);
+    return (swiftmax_bits)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, (__m512i)places, words);
+#else
     return __builtin_convertvector(halves, swiftmax_bits) << 16;
+#endif
 }
 
 /// Floats rounded to nearest even, in their upper halves. NaN stays NaN if its lower half is 0.
@@ -820,11 +840,30 @@ SWIFTMAX_INLINE swiftmax_vector bfloat_pairs_second(swiftmax_bits pairs) {
     return (swiftmax_vector)(pairs & 0xffff0000);
 }
 
+#if defined(__AVX2__)
+typedef uint16_t swiftmax_words __attribute__((ext_vector_type(2 * SWIFTMAX_LANES)));
+
+/// The upper halves of floats, rounded to nearest even by the lower ones. No NaN is among them.
+///
+/// That of a float goes up if its lower half + 0x7fff + the last bit of the upper carries, which the average with
+/// 0x7ffe + that bit has as its first: this takes one addition of two floats at once.
+SWIFTMAX_INLINE swiftmax_words bfloat_rounded(swiftmax_words upper, swiftmax_words lower) {
+    swiftmax_words added = (upper & 1) | 0x7ffe;
+#if defined(__AVX512BW__)
+    swiftmax_words average = (swiftmax_words)_mm512_avg_epu16((__m512i)lower, (__m512i)added);
+#else
+    swiftmax_words average = (swiftmax_words)_mm256_avg_epu16((__m256i)lower, (__m256i)added);
+#endif
+    return upper + (average >> 15);
+}
+
 /// The way back, rounded to nearest even; NaN is not among them.
 SWIFTMAX_INLINE swiftmax_bits bfloat_pairs(swiftmax_vector first, swiftmax_vector second) {
     swiftmax_bits a = (swiftmax_bits)first, b = (swiftmax_bits)second;
-    return bfloat_nearest(a) >> 16 | (bfloat_nearest(b) & 0xffff0000);
+    swiftmax_bits upper = a >> 16 | (b & 0xffff0000), lower = (a & 0xffff) | b << 16;
+    return (swiftmax_bits)bfloat_rounded((swiftmax_words)upper, (swiftmax_words)lower);
 }
+#endif
 
 /// Twice as many bfloat16 as a vector has lanes, in the place of a vector: those of `first`, then those of
 /// `second`, rounded to nearest even. The lower half of a NaN is 0.
@@ -842,6 +881,10 @@ SWIFTMAX_INLINE swiftmax_vector bfloats_from(swiftmax_vector first, swiftmax_vec
 
 SWIFTMAX_INLINE void bfloat_pairs_store(void *address, swiftmax_bits pairs) {
     vector_store(address, (swiftmax_vector)pairs);
+}
+
+SWIFTMAX_INLINE void bfloat_pairs_stream(void *address, swiftmax_bits pairs) {
+    vector_stream(address, (swiftmax_vector)pairs);
 }
 
 /// float16 and back, rounded to nearest even, by the CPU's own instruction where it has one.
