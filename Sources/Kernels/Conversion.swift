@@ -89,6 +89,14 @@ func transpose(
             i &+= size
         }
     }
+    #if SWIFTMAX_FLOAT64 && SWIFTMAX_AVX512
+        if rows >= 8 && columns >= 8 {
+            forEachSquare(8, 0..<rows, 0..<columns) {
+                eight_transpose($0, sourceStride, $1, destinationStride)
+            }
+            return
+        }
+    #endif
     // What squares of eight leave is for those of four.
     var (wholeRows, wholeColumns) = (0, 0)
     #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
