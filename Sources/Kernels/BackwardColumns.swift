@@ -43,6 +43,9 @@ private func headOfColumns(_ g: Operand, _ y: Operand) -> Int {
 /// As many as there is room for the sums of: of short columns, where longer rows are worth more.
 private var mostTileVectors: Int { 32 }
 
+/// The columns that there is room for the sums of.
+private var mostSummedColumns: Int { Int(SWIFTMAX_LANE_SUM_BYTES) / (virtualLanes &* LaneSum.bytes) }
+
 /// Rows of no more than 16 vectors are not divided, as memory does not like shorter ones.
 private func isLong(_ stride: Int) -> Bool { stride > 16 &* vectorBytes }
 
@@ -135,7 +138,9 @@ func backwardColumns(
                 asksForBoth: isTall || streaming, asksLate: takesRows && columns > 2 &* tileColumns)
             let out = out.element(first)
             first &+= present
-            if !setBackwardResults(op, panel, tileColumns, table, scratch) {
+            if !setBackwardResults(
+                op, panel, takesRows && isTall ? mostSummedColumns : tileColumns, table, scratch)
+            {
                 writeUnusualBackward(op, panel, out, outStride, table, scratch)
             } else if op == .softmax {
                 writeSoftmaxBackward(panel, out, outStride, table, scratch.spare, streaming: streaming)

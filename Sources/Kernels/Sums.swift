@@ -219,6 +219,9 @@ struct LaneSum {
         var low: Wide
     #endif
 
+    /// Of one lane.
+    static var bytes: Int { MemoryLayout<LaneSum>.size / lanes }
+
     @inline(__always)
     init(_ pair: Pair) {
         high = pair.high

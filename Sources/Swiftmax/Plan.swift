@@ -449,9 +449,10 @@ extension Work {
     }
 
     /// Whether the kernel takes all columns of a row at a time when it writes past the caches, with the rows that follow without
-    /// a gap: where none of them would end with a line, and the second cache holds a slice of each column and the next ones.
+    /// a gap: where none of them would end with a line, and the second cache holds a slice of each column and the next ones, or the last
+    /// one answers soon.
     fileprivate var areTakenAsRows: Bool {
-        let mostColumns = n &* runBytes <= 192 &* 1024 ? Int(SWIFTMAX_TABLE_SLICES) : 256
+        let mostColumns = n &* runBytes <= 192 &* 1024 || hasSoonLastCache ? Int(SWIFTMAX_TABLE_SLICES) : 256
         return isSoftmaxGradient && slice.stride(0, output) == runBytes && runBytes % 64 != 0
             && across.size(0) <= mostColumns
     }
