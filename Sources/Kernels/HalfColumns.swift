@@ -369,6 +369,15 @@
             if streaming { halves_stream(target, halves) } else { halves_store(target, halves) }
         }
 
+        /// The same of two vectors of bfloat16, side by side. The lower half of a NaN is 0, as it is that of an element.
+        @inline(__always)
+        fileprivate func writePair(
+            _ a: Vector, _ b: Vector, _ target: UnsafeMutableRawPointer, streaming: Bool
+        ) {
+            let results = bfloats_from(a, b)
+            if streaming { vector_stream(target, results) } else { vector_store(target, results) }
+        }
+
         /// Writes the results of columns that are less than a vector.
         @inline(__always)
         fileprivate func writePart(
@@ -442,15 +451,22 @@
             return tile.writePart(.logSoftmax, out, outStride, table.backwardResult(from: 0))
         }
         var places = HalfPlaces(tile, out, outStride)
+        let arePairs = tile.format == .bfloat16 && tile.vectors % 2 == 0
         while !places.isEmpty {
             let a = places.next(table)
             let b = places.isEmpty ? a : places.next(table)
+            let isLast = places.isEmpty
             let c = places.isEmpty ? b : places.next(table)
             let d = places.isEmpty ? c : places.next(table)
             let four = BackwardResult.logSoftmax(
                 Quad(a.g, b.g, c.g, d.g), Quad(a.y, b.y, c.y, d.y),
                 sum: Quad(a.result.sum, b.result.sum, c.result.sum, d.result.sum),
                 sumLow: Quad(a.result.sumLow, b.result.sumLow, c.result.sumLow, d.result.sumLow))
+            if arePairs {
+                tile.writePair(four.a, four.b, a.out, streaming: streaming)
+                if !isLast { tile.writePair(four.c, four.d, c.out, streaming: streaming) }
+                continue
+            }
             tile.write(four.a, a.out, streaming: streaming)
             tile.write(four.b, b.out, streaming: streaming)
             tile.write(four.c, c.out, streaming: streaming)

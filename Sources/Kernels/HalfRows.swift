@@ -39,7 +39,13 @@
             func add(_ i: Int, _ count: Int, to sum: inout LaneSum) {
                 let (g, y) = (loadLast(g, i, count), loadLast(y, i, count))
                 if let scale, op == .softmax {
-                    sum.add(.logSoftmax, g * (y * splat(scale)), g)
+                    let product = g * (y * splat(scale))
+                    if self == .bfloat16 && lanes == virtualLanes {
+                        // Sooner there than by FMA, which the next one of the lane would wait for.
+                        sum.high += vector_widen(product)
+                    } else {
+                        sum.add(.logSoftmax, product, product)
+                    }
                 } else {
                     sum.add(op, g, y)
                 }
@@ -57,10 +63,15 @@
             while i &+ 4 &* lanes <= n {
                 let (g, y) = (loadQuad(g, i), loadQuad(y, i))
                 let four = op == .softmax ? g.map(y) { result(.softmax, $0, $1) } : result.logSoftmax(g, y)
-                store(out, i, lanes, four.a)
-                store(out, i &+ lanes, lanes, four.b)
-                store(out, i &+ 2 &* lanes, lanes, four.c)
-                store(out, i &+ 3 &* lanes, lanes, four.d)
+                let target = out + 2 &* i
+                if self == .bfloat16 {
+                    vector_store(target, bfloats_from(four.a, four.b))
+                    vector_store(target + vectorBytes, bfloats_from(four.c, four.d))
+                } else {
+                    four.forEach(four, four) { v, result, _, _ in
+                        halves_store(target + 2 &* v &* lanes, narrow(result))
+                    }
+                }
                 i &+= 4 &* lanes
             }
             writeRest(op, g, y, out, n, result, from: i)

@@ -850,6 +850,15 @@ SWIFTMAX_INLINE void halves_store_partial(void *address, swiftmax_half_words hal
 #endif
 }
 
+/// The upper half of each float. Kept in a register: else it would become a mask, of which each use takes two steps.
+SWIFTMAX_INLINE swiftmax_bits upper_halves(void) {
+    swiftmax_bits upper = (swiftmax_bits){} + 0xffff0000;
+#if defined(__AVX512BW__)
+    __asm__("" : "+v"(upper));
+#endif
+    return upper;
+}
+
 /// Twice as many bfloat16 as a vector has lanes, each two in the lane of one: there the second is a float but
 /// for its lower half.
 SWIFTMAX_INLINE swiftmax_bits bfloat_pairs_load(const void *address) {
@@ -861,7 +870,7 @@ SWIFTMAX_INLINE swiftmax_vector bfloat_pairs_first(swiftmax_bits pairs) {
 }
 
 SWIFTMAX_INLINE swiftmax_vector bfloat_pairs_second(swiftmax_bits pairs) {
-    return (swiftmax_vector)(pairs & 0xffff0000);
+    return (swiftmax_vector)(pairs & upper_halves());
 }
 
 #if defined(__AVX2__)
@@ -884,7 +893,8 @@ SWIFTMAX_INLINE swiftmax_words bfloat_rounded(swiftmax_words upper, swiftmax_wor
 /// The way back, rounded to nearest even; NaN is not among them.
 SWIFTMAX_INLINE swiftmax_bits bfloat_pairs(swiftmax_vector first, swiftmax_vector second) {
     swiftmax_bits a = (swiftmax_bits)first, b = (swiftmax_bits)second;
-    swiftmax_bits upper = a >> 16 | (b & 0xffff0000), lower = (a & 0xffff) | b << 16;
+    swiftmax_bits halves = upper_halves();
+    swiftmax_bits upper = a >> 16 | (b & halves), lower = (a & ~halves) | b << 16;
     return (swiftmax_bits)bfloat_rounded((swiftmax_words)upper, (swiftmax_words)lower);
 }
 #endif
@@ -892,12 +902,15 @@ SWIFTMAX_INLINE swiftmax_bits bfloat_pairs(swiftmax_vector first, swiftmax_vecto
 /// Twice as many bfloat16 as a vector has lanes, in the place of a vector: those of `first`, then those of
 /// `second`, rounded to nearest even. The lower half of a NaN is 0.
 SWIFTMAX_INLINE swiftmax_vector bfloats_from(swiftmax_vector first, swiftmax_vector second) {
-    swiftmax_bits a = bfloat_nearest((swiftmax_bits)first), b = bfloat_nearest((swiftmax_bits)second);
 #if defined(__AVX512BW__)
-#define SWIFTMAX_UPPER_HALVES(lane) (0x30001 + 0x40004 * (lane))
-    swiftmax_bits upper = {SWIFTMAX_EACH_LANE(SWIFTMAX_UPPER_HALVES)};
-    return (swiftmax_vector)_mm512_permutex2var_epi16((__m512i)a, (__m512i)upper, (__m512i)b);
+#define SWIFTMAX_LOWER_HALVES(lane) (0x20000 + 0x40004 * (lane))
+    swiftmax_bits places = {SWIFTMAX_EACH_LANE(SWIFTMAX_LOWER_HALVES)};
+    __m512i a = (__m512i)first, b = (__m512i)second;
+    __m512i lower = _mm512_permutex2var_epi16(a, (__m512i)places, b);
+    __m512i upper = _mm512_permutex2var_epi16(a, (__m512i)(places + 0x10001), b);
+    return (swiftmax_vector)bfloat_rounded((swiftmax_words)upper, (swiftmax_words)lower);
 #elif defined(__AVX2__)
+    swiftmax_bits a = bfloat_nearest((swiftmax_bits)first), b = bfloat_nearest((swiftmax_bits)second);
     __m256i both = _mm256_packus_epi32((__m256i)(a >> 16), (__m256i)(b >> 16));
     return (swiftmax_vector)_mm256_permute4x64_epi64(both, 0xd8);
 #endif
