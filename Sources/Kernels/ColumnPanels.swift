@@ -45,7 +45,7 @@ private func copyColumns(
             $1 == lanes ? loadAlternate($0) : loadAlternate($0, $1)
         }
     #if SWIFTMAX_FLOAT32
-        case .halves(let format):
+        case .halves(let format), .reversedHalves(let format):
             copyColumns(x, step: 2, stride, count, n, panel, table, first) { format.load($0, 0, $1) }
     #endif
     }

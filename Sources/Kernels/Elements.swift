@@ -4,7 +4,7 @@ import CKernels
 enum Elements {
     case own, alternate, reversed
     #if SWIFTMAX_FLOAT32
-        case halves(HalfFormat)
+        case halves(HalfFormat), reversedHalves(HalfFormat)
     #endif
 
     @inline(__always)
@@ -13,6 +13,8 @@ enum Elements {
         #if SWIFTMAX_FLOAT32
             case SWIFTMAX_ELEMENTS_FLOAT16: self = .halves(.float16)
             case SWIFTMAX_ELEMENTS_BFLOAT16: self = .halves(.bfloat16)
+            case SWIFTMAX_ELEMENTS_REVERSED_FLOAT16: self = .reversedHalves(.float16)
+            case SWIFTMAX_ELEMENTS_REVERSED_BFLOAT16: self = .reversedHalves(.bfloat16)
         #endif
         case SWIFTMAX_ELEMENTS_ALTERNATE: self = .alternate
         case SWIFTMAX_ELEMENTS_REVERSED: self = .reversed
@@ -29,6 +31,7 @@ enum Elements {
         case .reversed: 0 &- elementBytes
         #if SWIFTMAX_FLOAT32
             case .halves: 2
+            case .reversedHalves: -2
         #endif
         }
     }
@@ -37,7 +40,10 @@ enum Elements {
     @inline(__always)
     var resultBytes: Int {
         #if SWIFTMAX_FLOAT32
-            if case .halves = self { return 2 }
+            switch self {
+            case .halves, .reversedHalves: return 2
+            default: break
+            }
         #endif
         return elementBytes
     }

@@ -149,7 +149,7 @@
 
         /// Two vectors of results, of which none is NaN but the default one or that of an element.
         @inline(__always)
-        private func storeTwo(
+        func storeTwo(
             _ out: UnsafeMutableRawPointer, _ i: Int, _ first: Vector, _ second: Vector, streams: Bool
         ) {
             let address = out + 2 &* i

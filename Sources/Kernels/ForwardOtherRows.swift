@@ -151,7 +151,8 @@
             #if SWIFTMAX_FLOAT32
                 // With a constant each, as a copy does little else.
                 case .halves(.float16): eachWidened(.float16)
-                case .halves: eachWidened(.bfloat16)
+                // Reversed ones have been put in order.
+                case .halves, .reversedHalves: eachWidened(.bfloat16)
             #endif
             }
         }

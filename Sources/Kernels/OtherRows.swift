@@ -57,7 +57,11 @@
         #if SWIFTMAX_FLOAT32
             case (.softmax, .halves(let format)):
                 format.softmaxSums(g, y, rows, first, end, scratch.laneSums, inDouble: inDouble)
+            case (.softmax, .reversedHalves(let format)):
+                format.reversedSoftmaxSums(g, y, rows, first, end, scratch.laneSums, inDouble: inDouble)
             case (_, .halves(let format)): format.logSoftmaxSums(g, rows, first, end, scratch.laneSums)
+            case (_, .reversedHalves(let format)):
+                format.reversedLogSoftmaxSums(g, rows, first, end, scratch.laneSums)
         #endif
         case (.softmax, .alternate): softmaxAlternateSums(g, y, rows, first, end, scratch.laneSums)
         case (_, .alternate): logSoftmaxAlternateSums(g, rows, first, end, scratch.laneSums)
@@ -101,7 +105,11 @@
         #if SWIFTMAX_FLOAT32
             case (.softmax, .halves(let format)):
                 format.writeSoftmax(g, y, out, outStride, rows, n, table)
+            case (.softmax, .reversedHalves(let format)):
+                format.writeReversedSoftmax(g, y, out, outStride, rows, n, table)
             case (_, .halves(let format)): format.writeLogSoftmax(g, y, out, outStride, rows, n, table)
+            case (_, .reversedHalves(let format)):
+                format.writeReversedLogSoftmax(g, y, out, outStride, rows, n, table)
         #endif
         case (.softmax, .alternate): writeSoftmaxAlternate(g, y, out, outStride, rows, n, table)
         case (.softmax, _): writeSoftmaxReversed(g, y, out, outStride, rows, n, table)

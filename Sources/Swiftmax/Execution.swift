@@ -9,7 +9,7 @@ import CSwiftmax
 enum Path {
     /// Elements of a slice are contiguous: whole rows, where they lie.
     case rows
-    /// The same of 16-bit elements, and of inputs in reverse order or, of forward functions, every other element.
+    /// The same of 16-bit elements, and of inputs in reverse order or every other element.
     case otherRows
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
@@ -122,12 +122,17 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
     let kernels = work.kernels.pointee
-    let elements = work.elements(stride: work.elementStride(0))
+    let areReversed =
+        work.kind == .backward && work.elementStride(0) < 0 && work.elementStride(1) == work.elementStride(0)
+    let elements = work.elements(
+        stride: work.isWide || areReversed ? work.elementStride(0) : work.elementBytes)
     let rowBytes = work.n &* work.elementBytes
     let room = work.n &* work.wideBytes <= Work.packBytes ? packs.input(1) : nil
 
-    /// Whether the rows of an input are of 16 bits, and not in order either.
-    func isPacked(_ i: Int) -> Bool { !work.isWide && work.elementStride(i) != work.elementBytes }
+    /// Whether the rows of an input are of 16 bits, and neither in order nor reversed as the kernels read them.
+    func isPacked(_ i: Int) -> Bool {
+        !work.isWide && !areReversed && work.elementStride(i) != work.elementBytes
+    }
     let areAnyPacked = isPacked(0) || isPacked(work.inputs &- 1)
 
     var index = first

@@ -272,13 +272,14 @@ private func areOtherForwardRows(_ work: Work) -> Bool {
 }
 
 /// Rows of 16 bits, or with both inputs in reverse order or every other element. Shorter ones go through scratch many at a time; the
-/// stats of the blocks of longer ones would leave their place in it. Reversed rows of 16 bits are copied, which pays for fewer lengths.
+/// stats of the blocks of longer ones would leave their place in it. Of rows of 16 bits those that alone are reversed are copied, which
+/// pays for fewer lengths.
 private func areOtherGradients(_ work: Work) -> Bool {
     if work.kernels.pointee.backward_other_rows == nil { return false }
     let (bytes, stride, otherStride) = (work.elementBytes, work.elementStride(0), work.elementStride(1))
     if work.isWide {
         if stride != otherStride || stride != -bytes && stride != 2 &* bytes { return false }
-    } else if stride != bytes || otherStride != bytes {
+    } else if stride != otherStride || stride.magnitude != bytes {
         let areNextToEachOther = stride.magnitude == bytes && otherStride.magnitude == bytes
         return areNextToEachOther && work.n >= 128 && work.n &* bytes <= Work.packBytes
     }

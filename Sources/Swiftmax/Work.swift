@@ -51,8 +51,12 @@ struct Work {
     /// How elements lie for the kernels, so many bytes apart.
     @inline(__always)
     func elements(stride: Int) -> Int32 {
-        if dtype == Int32(SWIFTMAX_FLOAT16) { return Int32(SWIFTMAX_ELEMENTS_FLOAT16) }
-        if dtype == Int32(SWIFTMAX_BFLOAT16) { return Int32(SWIFTMAX_ELEMENTS_BFLOAT16) }
+        if dtype == Int32(SWIFTMAX_FLOAT16) {
+            return Int32(stride < 0 ? SWIFTMAX_ELEMENTS_REVERSED_FLOAT16 : SWIFTMAX_ELEMENTS_FLOAT16)
+        }
+        if dtype == Int32(SWIFTMAX_BFLOAT16) {
+            return Int32(stride < 0 ? SWIFTMAX_ELEMENTS_REVERSED_BFLOAT16 : SWIFTMAX_ELEMENTS_BFLOAT16)
+        }
         if stride < 0 { return Int32(SWIFTMAX_ELEMENTS_REVERSED) }
         return Int32(stride == elementBytes ? SWIFTMAX_ELEMENTS_OWN : SWIFTMAX_ELEMENTS_ALTERNATE)
     }

@@ -471,21 +471,25 @@ def test_nothing_is_read_beyond_an_input(columns: int, name: str, dtype: str) ->
     arrays = list(slices(name, 7, "wide", 20 * columns, dtype))
     arrays = [array.reshape(20, columns) for array in arrays]
 
-    def at_the_end(array: Array, step: int) -> Array:
-        shape = (20, (columns - 1) * step + 1)
+    def at_the_edge(array: Array, step: int) -> Array:
+        """Between two pages that cannot be read: at the second or, reversed, at the first."""
+        shape = (20, (columns - 1) * abs(step) + 1)
+        size = int(np.prod(shape))
         room = mmap.mmap(-1, 1 << 20)
-        unreadable = len(room) - mmap.PAGESIZE
-        offset = unreadable - int(np.prod(shape)) * array.itemsize
-        whole = np.frombuffer(room, array.dtype, int(np.prod(shape)), offset).reshape(shape)
+        first, last = mmap.PAGESIZE, len(room) - mmap.PAGESIZE
+        offset = first if step < 0 else last - size * array.itemsize
+        whole = np.frombuffer(room, array.dtype, size, offset).reshape(shape)
         view = whole[:, ::step]
         view[...] = array
         libc = ctypes.CDLL(None)
-        address = ctypes.c_void_p(view.ctypes.data - offset + unreadable)
-        assert libc.mprotect(address, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+        address = whole.ctypes.data - offset
+        for page in (0, last):
+            place = ctypes.c_void_p(address + page)
+            assert libc.mprotect(place, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
         return view
 
-    for step in (1, 2, 3):
-        views = [at_the_end(array, step) for array in arrays]
+    for step in (1, 2, 3, -1):
+        views = [at_the_edge(array, step) for array in arrays]
         for axis in (0, 1):
             expected = call(name, arrays, axis=axis)
             assert call(name, views, axis=axis).tobytes() == expected.tobytes()

@@ -11,13 +11,16 @@
 enum { SWIFTMAX_OP_SOFTMAX = 0, SWIFTMAX_OP_LOG_SOFTMAX = 1, SWIFTMAX_OP_LOGSUMEXP = 2 };
 
 /// How the elements of a row lie, or those of columns side by side: as the kernels' own type, one after
-/// another; the same in a 16-bit type; every other one of the own type; from the address of the first down.
+/// another; the same in a 16-bit type; every other one of the own type; from the address of the first down,
+/// and in a 16-bit type, of gradients alone.
 enum {
     SWIFTMAX_ELEMENTS_OWN = 0,
     SWIFTMAX_ELEMENTS_FLOAT16 = 1,
     SWIFTMAX_ELEMENTS_BFLOAT16 = 2,
     SWIFTMAX_ELEMENTS_ALTERNATE = 3,
-    SWIFTMAX_ELEMENTS_REVERSED = 4
+    SWIFTMAX_ELEMENTS_REVERSED = 4,
+    SWIFTMAX_ELEMENTS_REVERSED_FLOAT16 = 5,
+    SWIFTMAX_ELEMENTS_REVERSED_BFLOAT16 = 6
 };
 
 /// Elements of a slice that are summed together. Part of the definition of the result: a longer slice

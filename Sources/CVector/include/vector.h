@@ -532,9 +532,10 @@ SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride,
         char *to = (char *)destination + column * destination_stride;
         __m512d row[4];
         for (int i = 0; i < 4; i++) {
-            __m512d first = _mm512_castpd256_pd512(_mm256_loadu_pd((const double *)(from + i * source_stride)));
-            row[i] =
-                _mm512_insertf64x4(first, _mm256_loadu_pd((const double *)(from + (i + 4) * source_stride)), 1);
+            __m512d first =
+                _mm512_castpd256_pd512(_mm256_loadu_pd((const double *)(from + i * source_stride)));
+            row[i] = _mm512_insertf64x4(first,
+                                        _mm256_loadu_pd((const double *)(from + (i + 4) * source_stride)), 1);
         }
         __m512d low = _mm512_unpacklo_pd(row[0], row[1]), high = _mm512_unpackhi_pd(row[0], row[1]);
         __m512d low_rest = _mm512_unpacklo_pd(row[2], row[3]), high_rest = _mm512_unpackhi_pd(row[2], row[3]);
@@ -811,6 +812,28 @@ SWIFTMAX_INLINE swiftmax_half_words halves_reversed(swiftmax_half_words v) {
     return __builtin_shufflevector(v, v, SWIFTMAX_EACH_LANE(SWIFTMAX_REVERSED));
 }
 
+/// `count` elements that end with that at `address`, in the last lanes, after zeros. Others lie after them,
+/// so that all are at least a vector.
+SWIFTMAX_INLINE swiftmax_half_words halves_load_ending(const void *address, intptr_t count) {
+    const char *first = (const char *)address - 2 * (SWIFTMAX_LANES - 1);
+#if defined(__AVX512BW__)
+    __mmask16 present = (__mmask16)(0xffff << (SWIFTMAX_LANES - count));
+    return (swiftmax_half_words)_mm256_maskz_loadu_epi16(present, first);
+#elif defined(__F16C__)
+    // The vector that begins with them, moved up: a place below 0 holds a zero.
+    __m128i vector = _mm_loadu_si128((const __m128i *)((const char *)address - 2 * (count - 1)));
+    __m128i places = _mm_set_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    __m128i from = _mm_sub_epi8(places, _mm_set1_epi8((char)(16 - 2 * count)));
+    return (swiftmax_half_words)_mm_shuffle_epi8(vector, from);
+#else
+    swiftmax_half_words halves = 0;
+    for (int i = 0; i < SWIFTMAX_LANES; i++)
+        if (i >= SWIFTMAX_LANES - count)
+            __builtin_memcpy((char *)&halves + 2 * i, first + 2 * i, 2);
+    return halves;
+#endif
+}
+
 /// Every other one of the 16-bit elements from `address` on.
 SWIFTMAX_INLINE swiftmax_half_words halves_load_alternate(const void *address) {
     return __builtin_convertvector((swiftmax_bits)vector_load(address), swiftmax_half_words);
@@ -850,7 +873,8 @@ SWIFTMAX_INLINE void halves_store_partial(void *address, swiftmax_half_words hal
 #endif
 }
 
-/// The upper half of each float. Kept in a register: else it would become a mask, of which each use takes two steps.
+/// The upper half of each float. Kept in a register: else it would become a mask, of which each use takes two
+/// steps.
 SWIFTMAX_INLINE swiftmax_bits upper_halves(void) {
     swiftmax_bits upper = (swiftmax_bits){} + 0xffff0000;
 #if defined(__AVX512BW__)
@@ -878,8 +902,8 @@ typedef uint16_t swiftmax_words __attribute__((ext_vector_type(2 * SWIFTMAX_LANE
 
 /// The upper halves of floats, rounded to nearest even by the lower ones. No NaN is among them.
 ///
-/// That of a float goes up if its lower half + 0x7fff + the last bit of the upper carries, which the average with
-/// 0x7ffe + that bit has as its first: this takes one addition of two floats at once.
+/// That of a float goes up if its lower half + 0x7fff + the last bit of the upper carries, which the average
+/// with 0x7ffe + that bit has as its first: this takes one addition of two floats at once.
 SWIFTMAX_INLINE swiftmax_words bfloat_rounded(swiftmax_words upper, swiftmax_words lower) {
     swiftmax_words added = (upper & 1) | 0x7ffe;
 #if defined(__AVX512BW__)
@@ -914,6 +938,12 @@ SWIFTMAX_INLINE swiftmax_vector bfloats_from(swiftmax_vector first, swiftmax_vec
     __m256i both = _mm256_packus_epi32((__m256i)(a >> 16), (__m256i)(b >> 16));
     return (swiftmax_vector)_mm256_permute4x64_epi64(both, 0xd8);
 #endif
+}
+
+/// All in reverse order.
+SWIFTMAX_INLINE swiftmax_bits bfloat_pairs_reversed(swiftmax_bits pairs) {
+    swiftmax_vector reversed = vector_reversed((swiftmax_vector)pairs);
+    return (swiftmax_bits)reversed << 16 | (swiftmax_bits)reversed >> 16;
 }
 
 SWIFTMAX_INLINE void bfloat_pairs_store(void *address, swiftmax_bits pairs) {
