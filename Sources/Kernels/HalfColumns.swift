@@ -189,18 +189,15 @@
         #endif
     }
 
+    /// Those of softmax are of less than a vector here: others have a way of their own.
     @inline(never)
     private func setTinyBackwardResults(_ op: Operation, _ tile: HalfTile, _ table: SliceTable) -> Bool {
-        @inline(__always)
-        func set(_ op: Operation, _ load: (_ row: Operand, _ vector: Int) -> Vector) -> Bool {
-            setTinyBackwardResults(op, tile.n, tile.vectors, table) { v, i in
-                let (g, y) = (tile.g.from(i), tile.y.from(i))
-                vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
-                vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
-                return (load(g, v), load(y, v))
-            }
+        setTinyBackwardResults(op, tile.n, tile.vectors, table) { v, i in
+            let (g, y) = (tile.g.from(i), tile.y.from(i))
+            vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
+            vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
+            return (tile.load(g, v), tile.load(y, v))
         }
-        return op == .softmax && tile.present >= lanes ? set(.softmax, tile.loadWhole) : set(op, tile.load)
     }
 
     /// The softmax gradients of whole vectors of slices of two to four elements, from registers.
@@ -211,7 +208,7 @@
         _ tile: HalfTile, _ out: UnsafeMutableRawPointer, _ outStride: Int, streaming: Bool
     ) -> Int {
         let n = tile.n
-        /// What gives the gradients of a vector, or nil where it needs care.
+        /// What gives the gradients of a vector.
         @inline(__always)
         func result(_ g: Quad, _ y: Quad) -> BackwardResult {
             tinyBackwardResult(.softmax, n) {
@@ -399,8 +396,7 @@
             return tile.writePart(.softmax, out, outStride, table.backwardResult(from: 0))
         }
         var first = 0
-        // Of a few rows it takes longer to separate the constants.
-        if tile.format == .bfloat16 && tile.n > 4 {
+        if tile.format == .bfloat16 {
             first = tile.vectors & ~1
             writePairs(tile, out, outStride, table, streaming: streaming)
         }
