@@ -198,7 +198,7 @@ Entry = TypeVar("Entry", Symbol, Relocation)
 
 
 def without_data(content: bytes, name: str) -> bytes:
-    """Cut the data of a symbol out of an object file; what follows it in its section moves up."""
+    """Cut the data of a symbol, if there, out of an object file; what follows it moves up."""
     elf = bytearray(content)
     first = ctypes.c_uint64.from_buffer(elf, 40).value
     count = ctypes.c_uint16.from_buffer(elf, 60).value
@@ -212,7 +212,10 @@ def without_data(content: bytes, name: str) -> bytes:
     symbols = entries(table, Symbol)
     names = sections[table.link].offset
     wanted = name.encode() + b"\0"
-    cut = next(symbol for symbol in symbols if elf.startswith(wanted, names + symbol.name))
+    found = [symbol for symbol in symbols if elf.startswith(wanted, names + symbol.name)]
+    if not found:
+        return content
+    cut = found[0]
     holder, index = sections[cut.section], cut.section
     start, size = cut.value, cut.size
     end = start + size

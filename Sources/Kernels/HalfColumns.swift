@@ -249,12 +249,7 @@
                 {
                     let results = bfloat_pairs(
                         even(.softmax, gFirst, yFirst), odd(.softmax, gSecond, ySecond))
-                    let target = out + (i &* outStride &+ 2 &* first)
-                    if streaming {
-                        bfloat_pairs_stream(target, results)
-                    } else {
-                        bfloat_pairs_store(target, results)
-                    }
+                    storePairs(results, out + (i &* outStride &+ 2 &* first), streaming: streaming)
                 }
                 write(0, g.first.a, y.first.a, g.second.a, y.second.a)
                 write(1, g.first.b, y.first.b, g.second.b, y.second.b)
@@ -366,15 +361,6 @@
             if streaming { halves_stream(target, halves) } else { halves_store(target, halves) }
         }
 
-        /// The same of two vectors of bfloat16, side by side. The lower half of a NaN is 0, as it is that of an element.
-        @inline(__always)
-        fileprivate func writePair(
-            _ a: Vector, _ b: Vector, _ target: UnsafeMutableRawPointer, streaming: Bool
-        ) {
-            let results = bfloats_from(a, b)
-            if streaming { vector_stream(target, results) } else { vector_store(target, results) }
-        }
-
         /// Writes the results of columns that are less than a vector.
         @inline(__always)
         fileprivate func writePart(
@@ -428,13 +414,16 @@
                     .softmax, bfloat_pairs_first(g), bfloat_pairs_first(y))
                 let second = table.backwardResult(from: slice &+ lanes)(
                     .softmax, bfloat_pairs_second(g), bfloat_pairs_second(y))
-                if streaming {
-                    bfloat_pairs_stream(row + offset, bfloat_pairs(first, second))
-                } else {
-                    bfloat_pairs_store(row + offset, bfloat_pairs(first, second))
-                }
+                storePairs(bfloat_pairs(first, second), row + offset, streaming: streaming)
             }
         }
+    }
+
+    @inline(__always)
+    private func storePairs(
+        _ pairs: swiftmax_bits, _ target: UnsafeMutableRawPointer, streaming: Bool
+    ) {
+        if streaming { bfloat_pairs_stream(target, pairs) } else { bfloat_pairs_store(target, pairs) }
     }
 
     /// Four vectors are computed side by side, the last repeated at the end, as each step of an exponential waits for the one before.
@@ -459,8 +448,8 @@
                 sum: Quad(a.result.sum, b.result.sum, c.result.sum, d.result.sum),
                 sumLow: Quad(a.result.sumLow, b.result.sumLow, c.result.sumLow, d.result.sumLow))
             if arePairs {
-                tile.writePair(four.a, four.b, a.out, streaming: streaming)
-                if !isLast { tile.writePair(four.c, four.d, c.out, streaming: streaming) }
+                HalfFormat.bfloat16.storeTwo(a.out, 0, four.a, four.b, streams: streaming)
+                if !isLast { HalfFormat.bfloat16.storeTwo(c.out, 0, four.c, four.d, streams: streaming) }
                 continue
             }
             tile.write(four.a, a.out, streaming: streaming)

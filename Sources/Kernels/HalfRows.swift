@@ -248,6 +248,7 @@
             write(.logSoftmax, HalfRow(g), HalfRow(y), out, n, result)
         }
 
+        /// The same, made anew here so that the direction is a constant.
         @inline(never)
         private func writeReversedLogSoftmax(
             _ g: HalfRow, _ y: HalfRow, _ out: UnsafeMutableRawPointer, _ n: Int, _ result: BackwardResult
