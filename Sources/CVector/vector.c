@@ -1,1 +1,2 @@
+#include "interleave.h"
 #include "vector.h"

@@ -59,13 +59,33 @@ private func gatherRow(
     }
 }
 
+/// Up to so many columns without gaps, or rows to be so, are turned fast.
+#if SWIFTMAX_AVX512
+    @inline(__always) var mostTurned: Int { Int(SWIFTMAX_MOST_INTERLEAVED) }
+#else
+    @inline(__always) var mostTurned: Int { 3 }
+#endif
+
 /// destination[j][i] = source[i][j].
 @inline(never)
 @_optimize(speed)
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
-    _ destinationStride: Int, _ rows: Int, _ columns: Int
+    _ destinationStride: Int, _ rows: Int, _ columns: Int, streaming: Bool = false
 ) {
+    #if SWIFTMAX_AVX512
+        // Two take fewer operations below, which do not stream.
+        if columns > 2 && columns <= mostTurned && rows >= lanes && sourceStride == columns &* elementBytes {
+            return transpose_interleaved(
+                source, destination, destinationStride, rows, Int32(columns), false, false)
+        }
+        if rows > (streaming ? 1 : 2) && rows <= mostTurned && columns >= lanes
+            && destinationStride == rows &* elementBytes
+        {
+            return transpose_interleaved(
+                source, destination, sourceStride, columns, Int32(rows), true, streaming)
+        }
+    #endif
     if rows < 4 || columns < 4 {
         transposeFew(source, sourceStride, destination, destinationStride, rows, columns)
         return

@@ -81,8 +81,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         gather(source!, rowStride, stride, destination!, rows, n, ahead: ahead)
     }
     kernels.pointee.stream = { stream($0!, $1!, $2) }
-    kernels.pointee.transpose = { source, sourceStride, destination, destinationStride, rows, columns in
-        transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
+    kernels.pointee.most_turned = Int32(mostTurned)
+    kernels.pointee.transpose = {
+        source, sourceStride, destination, destinationStride, rows, columns, streaming in
+        transpose(
+            source!, sourceStride, destination!, destinationStride, rows, columns, streaming: streaming != 0)
     }
     kernels.pointee.select = {
         source, sourceStride, destination, destinationStride, mask, maskStride, fill, rows, n, streaming in

@@ -219,7 +219,8 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
             work.scatterResults(packs.copy(1), group &* columns &+ column, slices, packs)
         } else {
             work.copyOut(
-                packs.copy(work.copiedResults), part, work.inputs == 1 ? b : c, mask: selected, packs)
+                packs.copy(work.copiedResults(areRows: columns == 1)), part, work.inputs == 1 ? b : c,
+                mask: selected, packs)
         }
     }
 }
@@ -274,15 +275,16 @@ extension Work {
             streaming)
     }
 
-    /// The copy that holds the results: that of the first input but for a reduction, or long slices, whose exponentials are kept
-    /// in the place of the results.
-    fileprivate var copiedResults: Int {
-        isReduction || kind == .forward && n > Int(SWIFTMAX_BLOCK) ? 1 : 0
+    /// The copy that holds the results: that of the first input but for a reduction, for long slices, whose exponentials are kept in the
+    /// place of the results, and for rows that end in a part of a vector, whose store would hold up the loads of the next row.
+    fileprivate func copiedResults(areRows: Bool) -> Int {
+        let endInParts = areRows && n &* wideBytes % 64 != 0
+        return isReduction || kind == .forward && (n > Int(SWIFTMAX_BLOCK) || endInParts) ? 1 : 0
     }
 
     /// The operation on the copies.
     fileprivate func computeCopies(_ groups: Int, _ columns: Int, _ packs: Packs, next: swiftmax_next) {
-        let (first, results) = (packs.copy(0), packs.copy(copiedResults))
+        let (first, results) = (packs.copy(0), packs.copy(copiedResults(areRows: columns == 1)))
         var copied = Work(
             kind: kind, op: op, dtype: Int32(wideBytes == 8 ? SWIFTMAX_FLOAT64 : SWIFTMAX_FLOAT32),
             elementBytes: wideBytes, kernels: kernels, inputs: inputs,

@@ -190,11 +190,11 @@ func runShortRows(
                 forEachRunOfRows { r, count in
                     transpose(
                         work.start(slice &+ r, operand), work.step(operand),
-                        columns + r &* work.wideBytes, columnStride, count, n)
+                        columns + r &* work.wideBytes, columnStride, count, n, 0)
                 }
             } else {
                 work.gatherRows(operand, slice, rows, packs.rows, packs)
-                transpose(packs.rows, rowBytes, columns, columnStride, rows, n)
+                transpose(packs.rows, rowBytes, columns, columnStride, rows, n, 0)
             }
         }
         let packed = Work.Operand(address: packs.input(0), stride: columnStride)
@@ -214,10 +214,10 @@ func runShortRows(
             forEachRunOfRows { r, count in
                 transpose(
                     packed.address + r &* work.wideBytes, columnStride,
-                    work.start(slice &+ r, work.output), work.step(work.output), n, count)
+                    work.start(slice &+ r, work.output), work.step(work.output), n, count, 0)
             }
         } else {
-            transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows)
+            transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows, 0)
             work.scatterRows(slice, rows, packs.rows, packs)
         }
     }

@@ -191,9 +191,9 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let few = columnDimension(work, from: 2)
     if few >= 0, let path = pathOfFew(work, work.batch.size(few)) {
         work.takeColumns(few)
-        if path == .groupedColumns {
-            work.unitSlices = max(1, max(64, min(256, groupBytes / sliceBytes)) / work.across.size(0))
-        }
+        let unitBytes = path == .groupedColumns ? max(64 &* sliceBytes, groupBytes) : groupBytes
+        work.unitSlices = max(1, min(256, unitBytes / sliceBytes) / work.across.size(0))
+        work.streaming = bytes >= streamingBytes && !work.isReduction ? 1 : 0
         let units = (work.batch.elements &+ work.unitSlices &- 1) / work.unitSlices
         return (path, units)
     }
@@ -318,8 +318,22 @@ private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
     // These are columns where they lie.
     let isShort = work.n <= longestGrouped
     if work.isWide && (work.kind == .backward || isShort) && neighbors >= fewColumns(work) { return nil }
-    if isShort && work.batch.elements >= 16 { return .groupedColumns }
-    return neighbors >= 4 && work.n >= 64 && work.n &* runBytes <= Work.packBytes ? .turnedColumns : nil
+    if isShort && areBetterGrouped(work, neighbors) {
+        return work.batch.elements >= 16 ? .groupedColumns : nil
+    }
+    return work.n &* runBytes <= Work.packBytes ? .turnedColumns : nil
+}
+
+/// Whether slices with few neighbors take less time as columns, with those of other groups, than as rows: those that are not turned
+/// well, and those of a few vectors, of gradients where the last would not be full (measured on a Zen 5).
+private func areBetterGrouped(_ work: Work, _ neighbors: Int) -> Bool {
+    if neighbors > Int(work.kernels.pointee.most_turned) { return true }
+    for operand in 0...work.inputs where work.isWide && !(work.isReduction && operand == work.output) {
+        if work.slice.stride(0, operand) != neighbors &* work.elementBytes { return true }
+    }
+    if work.kind == .forward { return work.n < 48 }
+    let isSoftmax = work.op == Int32(SWIFTMAX_OP_SOFTMAX)
+    return work.n % (64 / work.wideBytes) != 0 && work.n < (isSoftmax ? 48 : 32)
 }
 
 /// Whether so many tall columns take less time as rows: where a sixth of the vectors across them were empty or, of doubles, where the
