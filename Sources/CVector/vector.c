@@ -1,2 +1,2 @@
-#include "interleave.h"
 #include "vector.h"
+#include "transpose.h"

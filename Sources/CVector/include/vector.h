@@ -499,54 +499,6 @@ SWIFTMAX_INLINE swiftmax_vector vector_interleaved_high(swiftmax_vector a, swift
     return __builtin_shufflevector(a, b, SWIFTMAX_EACH_LANE(SWIFTMAX_INTERLEAVED_HIGH));
 }
 
-#if defined(__AVX2__) && !defined(SWIFTMAX_FLOAT64)
-/// destination[j][i] = source[i][j] of eight rows of eight floats.
-SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride, void *destination,
-                                     intptr_t destination_stride) {
-    for (int column = 0; column < 8; column += 4) {
-        const char *from = (const char *)source + 4 * column;
-        char *to = (char *)destination + column * destination_stride;
-        __m256 row[4];
-        for (int i = 0; i < 4; i++) {
-            __m256 first = _mm256_castps128_ps256(_mm_loadu_ps((const float *)(from + i * source_stride)));
-            row[i] =
-                _mm256_insertf128_ps(first, _mm_loadu_ps((const float *)(from + (i + 4) * source_stride)), 1);
-        }
-        __m256 low = _mm256_unpacklo_ps(row[0], row[1]), high = _mm256_unpackhi_ps(row[0], row[1]);
-        __m256 low_rest = _mm256_unpacklo_ps(row[2], row[3]), high_rest = _mm256_unpackhi_ps(row[2], row[3]);
-        _mm256_storeu_ps((float *)to, _mm256_shuffle_ps(low, low_rest, 0x44));
-        _mm256_storeu_ps((float *)(to + destination_stride), _mm256_shuffle_ps(low, low_rest, 0xee));
-        _mm256_storeu_ps((float *)(to + 2 * destination_stride), _mm256_shuffle_ps(high, high_rest, 0x44));
-        _mm256_storeu_ps((float *)(to + 3 * destination_stride), _mm256_shuffle_ps(high, high_rest, 0xee));
-    }
-}
-#endif
-
-#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
-/// The same of doubles.
-SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride, void *destination,
-                                     intptr_t destination_stride) {
-    const __m512i even = {0, 1, 8, 9, 4, 5, 12, 13}, odd = {2, 3, 10, 11, 6, 7, 14, 15};
-    for (int column = 0; column < 8; column += 4) {
-        const char *from = (const char *)source + 8 * column;
-        char *to = (char *)destination + column * destination_stride;
-        __m512d row[4];
-        for (int i = 0; i < 4; i++) {
-            __m512d first =
-                _mm512_castpd256_pd512(_mm256_loadu_pd((const double *)(from + i * source_stride)));
-            row[i] = _mm512_insertf64x4(first,
-                                        _mm256_loadu_pd((const double *)(from + (i + 4) * source_stride)), 1);
-        }
-        __m512d low = _mm512_unpacklo_pd(row[0], row[1]), high = _mm512_unpackhi_pd(row[0], row[1]);
-        __m512d low_rest = _mm512_unpacklo_pd(row[2], row[3]), high_rest = _mm512_unpackhi_pd(row[2], row[3]);
-        _mm512_storeu_pd(to, _mm512_permutex2var_pd(low, even, low_rest));
-        _mm512_storeu_pd(to + destination_stride, _mm512_permutex2var_pd(high, even, high_rest));
-        _mm512_storeu_pd(to + 2 * destination_stride, _mm512_permutex2var_pd(low, odd, low_rest));
-        _mm512_storeu_pd(to + 3 * destination_stride, _mm512_permutex2var_pd(high, odd, high_rest));
-    }
-}
-#endif
-
 /// Elements `stride` bytes apart.
 SWIFTMAX_INLINE swiftmax_vector vector_load_strided(const void *address, intptr_t stride) {
 #define SWIFTMAX_STRIDED(lane) *(const swiftmax_unaligned_element *)((const char *)address + (lane) * stride)

@@ -1,10 +1,113 @@
-/// Transposition of a few columns without gaps, by AVX-512: their elements alternate in memory, where so many
-/// vectors hold a vector of each.
+/// Transposition in registers: of squares of elements, and of a few columns without gaps.
 
-#ifndef SWIFTMAX_INTERLEAVE_H
-#define SWIFTMAX_INTERLEAVE_H
+#ifndef SWIFTMAX_TRANSPOSE_H
+#define SWIFTMAX_TRANSPOSE_H
 
 #include "vector.h"
+
+// MARK: Squares
+// destination[j][i] = source[i][j]
+
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(SWIFTMAX_FLOAT64)
+/// Of eight rows of eight floats.
+SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride, void *destination,
+                                     intptr_t destination_stride) {
+    for (int column = 0; column < 8; column += 4) {
+        const char *from = (const char *)source + 4 * column;
+        char *to = (char *)destination + column * destination_stride;
+        __m256 row[4];
+        for (int i = 0; i < 4; i++) {
+            __m256 first = _mm256_castps128_ps256(_mm_loadu_ps((const float *)(from + i * source_stride)));
+            row[i] =
+                _mm256_insertf128_ps(first, _mm_loadu_ps((const float *)(from + (i + 4) * source_stride)), 1);
+        }
+        __m256 low = _mm256_unpacklo_ps(row[0], row[1]), high = _mm256_unpackhi_ps(row[0], row[1]);
+        __m256 low_rest = _mm256_unpacklo_ps(row[2], row[3]), high_rest = _mm256_unpackhi_ps(row[2], row[3]);
+        _mm256_storeu_ps((float *)to, _mm256_shuffle_ps(low, low_rest, 0x44));
+        _mm256_storeu_ps((float *)(to + destination_stride), _mm256_shuffle_ps(low, low_rest, 0xee));
+        _mm256_storeu_ps((float *)(to + 2 * destination_stride), _mm256_shuffle_ps(high, high_rest, 0x44));
+        _mm256_storeu_ps((float *)(to + 3 * destination_stride), _mm256_shuffle_ps(high, high_rest, 0xee));
+    }
+}
+#endif
+
+#if defined(__AVX512F__) && !defined(SWIFTMAX_FLOAT64)
+/// Of four by four in each quarter of these vectors.
+SWIFTMAX_INLINE void transpose_quarters(__m512 rows[4]) {
+    const __m512 low = _mm512_unpacklo_ps(rows[0], rows[1]), high = _mm512_unpackhi_ps(rows[0], rows[1]);
+    const __m512 low_rest = _mm512_unpacklo_ps(rows[2], rows[3]);
+    const __m512 high_rest = _mm512_unpackhi_ps(rows[2], rows[3]);
+    rows[0] = _mm512_shuffle_ps(low, low_rest, 0x44);
+    rows[1] = _mm512_shuffle_ps(low, low_rest, 0xee);
+    rows[2] = _mm512_shuffle_ps(high, high_rest, 0x44);
+    rows[3] = _mm512_shuffle_ps(high, high_rest, 0xee);
+}
+
+/// Of sixteen rows of four floats.
+SWIFTMAX_INLINE void tall_transpose(const void *source, intptr_t source_stride, void *destination,
+                                    intptr_t destination_stride) {
+    __m512 rows[4];
+    for (int i = 0; i < 4; i++) {
+        const char *from = (const char *)source + i * source_stride;
+        rows[i] = _mm512_castps128_ps512(_mm_loadu_ps((const float *)from));
+        for (int quarter = 1; quarter < 4; quarter++) {
+            const __m128 row = _mm_loadu_ps((const float *)(from + 4 * quarter * source_stride));
+            rows[i] = _mm512_mask_broadcast_f32x4(rows[i], (__mmask16)(15 << 4 * quarter), row);
+        }
+    }
+    transpose_quarters(rows);
+    for (int i = 0; i < 4; i++) {
+        _mm512_storeu_ps((char *)destination + i * destination_stride, rows[i]);
+    }
+}
+
+/// Of eight rows of eight floats.
+SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride, void *destination,
+                                     intptr_t destination_stride) {
+    __m512 rows[4];
+    for (int i = 0; i < 4; i++) {
+        const char *from = (const char *)source + i * source_stride;
+        const __m256 row = _mm256_loadu_ps((const float *)from);
+        const __m256 later = _mm256_loadu_ps((const float *)(from + 4 * source_stride));
+        rows[i] = _mm512_insertf32x8(_mm512_castps256_ps512(row), later, 1);
+    }
+    transpose_quarters(rows);
+    // The first and the third quarter are a column of the destination, and the others one four columns on.
+    const __m512i quarters = _mm512_set_epi64(7, 6, 3, 2, 5, 4, 1, 0);
+    for (int i = 0; i < 4; i++) {
+        char *to = (char *)destination + i * destination_stride;
+        const __m512 columns = _mm512_castpd_ps(_mm512_permutexvar_pd(quarters, _mm512_castps_pd(rows[i])));
+        _mm256_storeu_ps((float *)to, _mm512_castps512_ps256(columns));
+        _mm256_storeu_ps((float *)(to + 4 * destination_stride), _mm512_extractf32x8_ps(columns, 1));
+    }
+}
+#endif
+
+#if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
+/// Of eight rows of four doubles.
+SWIFTMAX_INLINE void tall_transpose(const void *source, intptr_t source_stride, void *destination,
+                                    intptr_t destination_stride) {
+    const __m512i even = {0, 1, 8, 9, 4, 5, 12, 13}, odd = {2, 3, 10, 11, 6, 7, 14, 15};
+    char *to = (char *)destination;
+    __m512d row[4];
+    for (int i = 0; i < 4; i++) {
+        const char *from = (const char *)source + i * source_stride;
+        const __m256d first = _mm256_loadu_pd((const double *)from);
+        const __m256d later = _mm256_loadu_pd((const double *)(from + 4 * source_stride));
+        row[i] = _mm512_insertf64x4(_mm512_castpd256_pd512(first), later, 1);
+    }
+    const __m512d low = _mm512_unpacklo_pd(row[0], row[1]), high = _mm512_unpackhi_pd(row[0], row[1]);
+    const __m512d low_rest = _mm512_unpacklo_pd(row[2], row[3]);
+    const __m512d high_rest = _mm512_unpackhi_pd(row[2], row[3]);
+    _mm512_storeu_pd(to, _mm512_permutex2var_pd(low, even, low_rest));
+    _mm512_storeu_pd(to + destination_stride, _mm512_permutex2var_pd(high, even, high_rest));
+    _mm512_storeu_pd(to + 2 * destination_stride, _mm512_permutex2var_pd(low, odd, low_rest));
+    _mm512_storeu_pd(to + 3 * destination_stride, _mm512_permutex2var_pd(high, odd, high_rest));
+}
+#endif
+
+// MARK: A few columns
+// Their elements alternate in memory, where so many vectors hold a vector of each.
 
 #if defined(__AVX512F__)
 
