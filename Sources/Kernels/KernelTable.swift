@@ -84,8 +84,15 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     kernels.pointee.most_turned = Int32(mostTurned)
     kernels.pointee.transpose = {
         source, sourceStride, destination, destinationStride, rows, columns, streaming in
-        transpose(
-            source!, sourceStride, destination!, destinationStride, rows, columns, streaming: streaming != 0)
+        #if SWIFTMAX_AVX512
+            if streaming != 0
+                && transposeInterleaved(
+                    source!, sourceStride, destination!, destinationStride, rows, columns, streaming: true)
+            {
+                return
+            }
+        #endif
+        transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
     }
     kernels.pointee.select = {
         source, sourceStride, destination, destinationStride, mask, maskStride, fill, rows, n, streaming in

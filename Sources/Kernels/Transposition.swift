@@ -9,24 +9,42 @@ import CVector
     @inline(__always) var mostTurned: Int { 3 }
 #endif
 
+#if SWIFTMAX_AVX512
+    /// The same of a few columns without gaps, or rows that come to lie so, which may go past the caches. False for others.
+    @inline(never)
+    func transposeInterleaved(
+        _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
+        _ destinationStride: Int, _ rows: Int, _ columns: Int, streaming: Bool
+    ) -> Bool {
+        /// Two take fewer operations in the other way, which does not stream.
+        @inline(__always)
+        func areFew(_ few: Int, _ many: Int, _ stride: Int, from fewest: Int) -> Bool {
+            few >= fewest && few <= mostTurned && many >= lanes && stride == few &* elementBytes
+        }
+        if areFew(columns, rows, sourceStride, from: 3) {
+            transpose_interleaved(source, destination, destinationStride, rows, Int32(columns), false, false)
+            return true
+        }
+        if areFew(rows, columns, destinationStride, from: streaming ? 2 : 3) {
+            transpose_interleaved(source, destination, sourceStride, columns, Int32(rows), true, streaming)
+            return true
+        }
+        return false
+    }
+#endif
+
 /// destination[j][i] = source[i][j].
 @inline(never)
 @_optimize(speed)
 func transpose(
     _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
-    _ destinationStride: Int, _ rows: Int, _ columns: Int, streaming: Bool = false
+    _ destinationStride: Int, _ rows: Int, _ columns: Int
 ) {
     #if SWIFTMAX_AVX512
-        // Two take fewer operations below, which do not stream.
-        if columns > 2 && columns <= mostTurned && rows >= lanes && sourceStride == columns &* elementBytes {
-            return transpose_interleaved(
-                source, destination, destinationStride, rows, Int32(columns), false, false)
-        }
-        if rows > (streaming ? 1 : 2) && rows <= mostTurned && columns >= lanes
-            && destinationStride == rows &* elementBytes
+        if transposeInterleaved(
+            source, sourceStride, destination, destinationStride, rows, columns, streaming: false)
         {
-            return transpose_interleaved(
-                source, destination, sourceStride, columns, Int32(rows), true, streaming)
+            return
         }
     #endif
     if rows < 4 || columns < 4 {
@@ -53,21 +71,22 @@ func transpose(
         }
     }
     #if SWIFTMAX_AVX512
-        // More rows than columns are stored as whole vectors.
-        if rows >= lanes && (elementBytes == 8 || rows >= columns) {
+        // Of few columns less is turned twice.
+        if rows >= lanes && columns < 16 {
             return forEachTile(lanes, 4, 0..<rows, 0..<columns) {
                 tall_transpose($0, sourceStride, $1, destinationStride)
+            }
+        }
+        if rows >= 8 && columns >= 8 {
+            return forEachTile(8, 8, 0..<rows, 0..<columns) {
+                eight_transpose($0, sourceStride, $1, destinationStride)
             }
         }
     #endif
     // What squares of eight leave is for those of four.
     var (wholeRows, wholeColumns) = (0, 0)
-    #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
-        #if SWIFTMAX_AVX512
-            (wholeRows, wholeColumns) = rows >= 8 && columns >= 8 ? (rows, columns) : (0, 0)
-        #else
-            (wholeRows, wholeColumns) = (rows & ~7, columns & ~7)
-        #endif
+    #if SWIFTMAX_FLOAT32 && SWIFTMAX_AVX2
+        (wholeRows, wholeColumns) = (rows & ~7, columns & ~7)
         forEachTile(8, 8, 0..<wholeRows, 0..<wholeColumns) {
             eight_transpose($0, sourceStride, $1, destinationStride)
         }

@@ -104,6 +104,15 @@ SWIFTMAX_INLINE void tall_transpose(const void *source, intptr_t source_stride, 
     _mm512_storeu_pd(to + 2 * destination_stride, _mm512_permutex2var_pd(low, odd, low_rest));
     _mm512_storeu_pd(to + 3 * destination_stride, _mm512_permutex2var_pd(high, odd, high_rest));
 }
+
+/// Of eight rows of eight doubles.
+SWIFTMAX_INLINE void eight_transpose(const void *source, intptr_t source_stride, void *destination,
+                                     intptr_t destination_stride) {
+    for (int column = 0; column < 8; column += 4) {
+        tall_transpose((const char *)source + 8 * column, source_stride,
+                       (char *)destination + column * destination_stride, destination_stride);
+    }
+}
 #endif
 
 // MARK: A few columns
