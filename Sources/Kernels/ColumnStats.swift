@@ -314,18 +314,18 @@ func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTab
         let x = columns.from(column)
         let low = table.low(from: column)
         let max = table.max(from: column) - table.base(from: column)
-        let (zero, one) = (splat(0), splat(1))
-        var count = zero
+        let zero = splat(0)
+        var counts = swiftmax_counts(repeating: 0)
         let asked = columns.asked.element(column)
         setSum(from: column, columns.n, table, scratch, kept: panel, keepsShort: false) { i in
             asked.ask(asked.address, i &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
             let value = vector_load(x + i &* vectorBytes)
-            count = vector_if_equal(value, max, count + one, count)
+            counts = counts_with_equal(counts, value, max)
             return Exponential(tail: e.tail, power: vector_if_equal(value, max, zero, e.power))
         }
-        table.setCount(from: column, vector_widen(count))
+        table.setCount(from: column, counts_widen(counts))
     }
     forEachVector(
         columns.n, first, end, table, scratch, keepsShort: false, kept: { _ in nil }, setTerms: setTerms)

@@ -378,6 +378,35 @@ SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b)
     return __builtin_popcount(lanes);
 }
 
+/// Counts of lanes: floats with AVX-512, which adds under a mask; elsewhere integers, whose additions take a cycle each,
+/// where those of floats would wait for each other.
+#if defined(__AVX512F__)
+typedef swiftmax_vector swiftmax_counts;
+#elif defined(SWIFTMAX_FLOAT64)
+typedef SWIFTMAX_ALIAS(int64_t) swiftmax_counts;
+#else
+typedef SWIFTMAX_ALIAS(int32_t) swiftmax_counts;
+#endif
+
+/// The counts, with one more in the lanes that are equal.
+SWIFTMAX_INLINE swiftmax_counts counts_with_equal(swiftmax_counts counts, swiftmax_vector a,
+                                                  swiftmax_vector b) {
+#if defined(__AVX512F__)
+    return a == b ? counts + 1 : counts;
+#else
+    return counts - (a == b);
+#endif
+}
+
+SWIFTMAX_INLINE swiftmax_wide counts_widen(swiftmax_counts counts) {
+#if defined(SWIFTMAX_FLOAT64) && !defined(__AVX512F__)
+    // From the last bits of 2^52, as AVX2 has no conversion.
+    return (swiftmax_wide)(counts + 0x4330000000000000) - 0x1p52;
+#else
+    return __builtin_convertvector(counts, swiftmax_wide);
+#endif
+}
+
 #if defined(SWIFTMAX_FLOAT32)
 /// Whether in all lanes `least` is at least -limit and `largest` at most limit.
 SWIFTMAX_INLINE bool vector_all_within(swiftmax_vector least, swiftmax_vector largest,
