@@ -193,7 +193,9 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         work.takeColumns(few)
         let unitBytes = path == .groupedColumns ? max(64 &* sliceBytes, groupBytes) : groupBytes
         work.unitSlices = max(1, min(256, unitBytes / sliceBytes) / work.across.size(0))
-        work.streaming = bytes >= streamingBytes && !work.isReduction ? 1 : 0
+        // Beside two inputs less is left of the last cache.
+        let leastStreamed = work.kind == .forward ? streamingBytes : 2 &* columnStreamingBytes
+        work.streaming = bytes >= leastStreamed && !work.isReduction ? 1 : 0
         let units = (work.batch.elements &+ work.unitSlices &- 1) / work.unitSlices
         return (path, units)
     }
