@@ -210,11 +210,14 @@ func runShortRows(
             continue
         }
         work.callColumns(packed, other, packed, rows, packs.kernel, next: next)
-        if work.isRow(work.output) && work.streaming == 0 {
+        // Rows that are turned fast go where they lie without a copy, past the caches too.
+        let areTurned =
+            n > 2 && n <= Int(work.kernels.pointee.most_turned) && work.step(work.output) == rowBytes
+        if work.isRow(work.output) && (work.streaming == 0 || areTurned) {
             forEachRunOfRows { r, count in
                 transpose(
                     packed.address + r &* work.wideBytes, columnStride,
-                    work.start(slice &+ r, work.output), work.step(work.output), n, count, 0)
+                    work.start(slice &+ r, work.output), work.step(work.output), n, count, work.streaming)
             }
         } else {
             transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows, 0)
