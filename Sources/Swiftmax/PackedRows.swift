@@ -100,6 +100,11 @@ extension Work {
         isWide && !hasMask && slice.count <= 1 && (n == 1 || elementStride(operand) == elementBytes)
     }
 
+    /// Whether columns of results are turned fast to where their rows lie, past the caches too.
+    var areResultsTurned: Bool {
+        n > 2 && n <= Int(kernels.pointee.most_turned) && isRow(output) && step(output) == n &* wideBytes
+    }
+
     /// The results of a reduction, one for each of `count` slices.
     func scatterResults(
         _ results: UnsafeMutableRawPointer, _ first: Int, _ count: Int, _ packs: Packs
@@ -210,10 +215,7 @@ func runShortRows(
             continue
         }
         work.callColumns(packed, other, packed, rows, packs.kernel, next: next)
-        // Rows that are turned fast go where they lie without a copy, past the caches too.
-        let areTurned =
-            n > 2 && n <= Int(work.kernels.pointee.most_turned) && work.step(work.output) == rowBytes
-        if work.isRow(work.output) && (work.streaming == 0 || areTurned) {
+        if work.isRow(work.output) && work.streaming == 0 || work.areResultsTurned {
             forEachRunOfRows { r, count in
                 transpose(
                     packed.address + r &* work.wideBytes, columnStride,

@@ -238,7 +238,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     }
     if areShort {
         work.unitSlices = max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
-        work.streaming = isLarge && work.kind == .forward ? 1 : 0
+        work.streaming = isLarge && (work.kind == .forward || work.areResultsTurned) ? 1 : 0
         return (.shortRows, work.rowUnits)
     }
     if areRows {
