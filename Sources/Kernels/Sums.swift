@@ -183,7 +183,7 @@ extension Pair {
 }
 
 /// Slices up to this long are summed as terms, one after another per virtual lane: so few cost less than to compensate. Rows
-/// of 16 doubles, which stay rows, would take longer that way, and so would rows of more than 48 floats.
+/// of 16 doubles would take longer that way, and so would those of more than 48 floats.
 @inline(__always) var shortLength: Int { elementBytes == 8 ? 2 &* virtualLanes &- 1 : 3 &* virtualLanes }
 
 // MARK: Across the virtual lanes of columns

@@ -5,15 +5,18 @@ import CSupport
 import CSwiftmax
 
 /// Whether slices are so short that they go through the kernels as columns, many at a time: as rows they would leave much
-/// of their last vector empty. It is measured; the less a function costs, the less it pays.
+/// of their last vector empty, or have much to do besides. It is measured; the less a function costs, the less it pays.
 private func areShort(_ work: Work) -> Bool {
     let (n, lanes, isDouble) = (work.n, 64 / work.wideBytes, work.wideBytes == 8)
     if work.slices < fewestShort { return false }
-    let empty = (lanes &- n % lanes) % lanes
-    return switch (work.kind, work.op) {
-    case (.forward, _): n < 16 || n == lanes || n <= (isDouble ? 22 : 42) && 8 &* empty >= n
-    case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): n <= (isDouble ? 3 : 4)
-    case (.backward, _): empty > 0 && n <= 6
+    let endInPart = n % lanes > 0
+    let isLog = work.op == Int32(SWIFTMAX_OP_LOG_SOFTMAX)
+    switch (work.kind, work.op) {
+    case (.forward, _):
+        let longest = isDouble ? 23 : isLog ? 42 : 47
+        return n <= lanes || n <= longest && (endInPart || !isLog && (isDouble || work.isReduction))
+    case (.backward, Int32(SWIFTMAX_OP_SOFTMAX)): return n <= (isDouble ? 3 : 4)
+    case (.backward, _): return n <= 6 && endInPart
     }
 }
 
@@ -191,8 +194,10 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let few = columnDimension(work, from: 2)
     if few >= 0, let path = pathOfFew(work, work.batch.size(few)) {
         work.takeColumns(few)
-        let unitBytes = path == .groupedColumns ? max(64 &* sliceBytes, groupBytes) : groupBytes
-        work.unitSlices = max(1, min(256, unitBytes / sliceBytes) / work.across.size(0))
+        let isFar = work.kind == .forward && bytes >= columnStreamingBytes
+        let grouped = isFar ? work.tileColumns : max(64, min(256, groupBytes / sliceBytes))
+        let columns = path == .groupedColumns ? grouped : min(256, groupBytes / sliceBytes)
+        work.unitSlices = max(1, columns / work.across.size(0))
         // Beside two inputs less is left of the last cache.
         let leastStreamed = work.kind == .forward ? streamingBytes : 2 &* columnStreamingBytes
         work.streaming = bytes >= leastStreamed && !work.isReduction ? 1 : 0
@@ -237,7 +242,8 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.packedColumns, work.columnUnits)
     }
     if areShort {
-        work.unitSlices = max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
+        work.unitSlices =
+            work.kind == .forward ? work.tileColumns : max(16, min(256, work.cachedBytes / sliceBytes) & ~15)
         work.streaming = isLarge && (work.kind == .forward || work.areResultsTurned) ? 1 : 0
         return (.shortRows, work.rowUnits)
     }
@@ -406,6 +412,10 @@ private func nearestDimension(_ work: Work) -> Int {
 }
 
 extension Work {
+    /// How many short columns the forward kernels take in one tile. While that is summed what is next is asked for, so that of more
+    /// columns at a time a part would not be.
+    fileprivate var tileColumns: Int { max(64, min(256, cachedBytes / (n &* wideBytes)) & ~63) }
+
     /// Makes a dimension of the batch that of the columns.
     fileprivate mutating func takeColumns(_ dimension: Int) {
         let source = batch
