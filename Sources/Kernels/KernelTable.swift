@@ -83,11 +83,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     kernels.pointee.stream = { stream($0!, $1!, $2) }
     kernels.pointee.most_turned = Int32(mostTurned)
     kernels.pointee.transpose = {
-        source, sourceStride, destination, destinationStride, rows, columns, streaming in
+        source, sourceStride, destination, destinationStride, rows, columns, far in
         #if SWIFTMAX_AVX512
-            if streaming != 0
+            if far != 0
                 && transposeInterleaved(
-                    source!, sourceStride, destination!, destinationStride, rows, columns, streaming: true)
+                    source!, sourceStride, destination!, destinationStride, rows, columns, far: true)
             {
                 return
             }

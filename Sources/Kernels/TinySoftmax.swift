@@ -88,8 +88,8 @@ import CVector
         func write(_ n: Int) {
             var places = TinyPlaces(x, out, columns, groups)
             while !places.isEmpty {
-                let a = places.next()
-                let b = places.isEmpty ? a : places.next()
+                let a = places.nextAsking(n, xStride, outStride)
+                let b = places.isEmpty ? a : places.nextAsking(n, xStride, outStride)
                 if !writeTinySoftmax(n, a, b, xStride, outStride) {
                     a.writeLongWay(.softmax, xStride, outStride, n, scratch)
                     if b.out != a.out { b.writeLongWay(.softmax, xStride, outStride, n, scratch) }

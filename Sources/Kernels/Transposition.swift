@@ -10,23 +10,24 @@ import CVector
 #endif
 
 #if SWIFTMAX_AVX512
-    /// The same of a few columns without gaps, or rows that come to lie so, which may go past the caches. False for others.
+    /// The same of a few columns without gaps, or rows that come to lie so: asked for ahead, or written past the caches, if they are `far`.
+    /// False for others.
     @inline(never)
     func transposeInterleaved(
         _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
-        _ destinationStride: Int, _ rows: Int, _ columns: Int, streaming: Bool
+        _ destinationStride: Int, _ rows: Int, _ columns: Int, far: Bool
     ) -> Bool {
-        /// Two take fewer operations in the other way, which does not stream.
+        /// Two take fewer operations in the other way, from where and to where the caches are.
         @inline(__always)
         func areFew(_ few: Int, _ many: Int, _ stride: Int, from fewest: Int) -> Bool {
             few >= fewest && few <= mostTurned && many >= lanes && stride == few &* elementBytes
         }
         if areFew(columns, rows, sourceStride, from: 3) {
-            transpose_interleaved(source, destination, destinationStride, rows, Int32(columns), false, false)
+            transpose_interleaved(source, destination, destinationStride, rows, Int32(columns), false, far)
             return true
         }
-        if areFew(rows, columns, destinationStride, from: streaming ? 2 : 3) {
-            transpose_interleaved(source, destination, sourceStride, columns, Int32(rows), true, streaming)
+        if areFew(rows, columns, destinationStride, from: far ? 2 : 3) {
+            transpose_interleaved(source, destination, sourceStride, columns, Int32(rows), true, far)
             return true
         }
         return false
@@ -42,7 +43,7 @@ func transpose(
 ) {
     #if SWIFTMAX_AVX512
         if transposeInterleaved(
-            source, sourceStride, destination, destinationStride, rows, columns, streaming: false)
+            source, sourceStride, destination, destinationStride, rows, columns, far: false)
         {
             return
         }

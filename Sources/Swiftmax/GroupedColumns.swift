@@ -46,7 +46,8 @@ private struct Groups {
     ) {
         forEachPart(count, n) { group, part, n in
             work.transpose(
-                group, elementStride, rows + part &* n &* work.wideBytes, columnBytes, n, columns, 0)
+                group, elementStride, rows + part &* n &* work.wideBytes, columnBytes, n, columns,
+                work.kind == .backward && work.isWide ? work.streaming : 0)
         }
     }
 
@@ -260,9 +261,9 @@ extension Work {
     /// destination[j][i] = source[i][j]
     fileprivate func transpose(
         _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
-        _ destinationStride: Int, _ rows: Int, _ columns: Int, _ streaming: Int32
+        _ destinationStride: Int, _ rows: Int, _ columns: Int, _ far: Int32
     ) {
         kernels.pointee.transpose.unsafelyUnwrapped(
-            source, sourceStride, destination, destinationStride, rows, columns, streaming)
+            source, sourceStride, destination, destinationStride, rows, columns, far)
     }
 }

@@ -200,10 +200,11 @@ typedef struct swiftmax_kernels {
     /// destination[i] = source[i] for i < n, past the caches.
     void (*stream)(const void *source, void *destination, intptr_t n);
     /// destination[j][i] = source[i][j] for i < rows, j < columns. Up to `most_turned` of either that lie
-    /// without a gap take less time than a copy of so many short runs; these rows may go past the caches.
+    /// without a gap take less time than a copy of so many short runs. Those that are `far`, beyond the
+    /// caches, may be asked for ahead, or written past them.
     int32_t most_turned;
     void (*transpose)(const void *source, intptr_t source_stride, void *destination,
-                      intptr_t destination_stride, intptr_t rows, intptr_t columns, int32_t streaming);
+                      intptr_t destination_stride, intptr_t rows, intptr_t columns, int32_t far);
     /// destination[r][i] = source[r][i], or `fill` where mask[r][i] is 0, for r < rows, i < n.
     void (*select)(const void *source, intptr_t source_stride, void *destination, intptr_t destination_stride,
                    const uint8_t *mask, intptr_t mask_stride, double fill, intptr_t rows, intptr_t n,

@@ -167,11 +167,15 @@ SWIFTMAX_INLINE void set_interleaving(swiftmax_interleaving *interleaving, int c
 
 /// Brings the lanes of `columns` vectors, a constant, from `source` to `target`.
 SWIFTMAX_INLINE void interleave(const swiftmax_interleaving *interleaving, int columns, const char *source,
-                                intptr_t source_stride, char *target, intptr_t target_stride, bool streams) {
+                                intptr_t source_stride, char *target, intptr_t target_stride, bool asks,
+                                bool streams) {
     __m512i vectors[SWIFTMAX_MOST_INTERLEAVED];
 #pragma clang loop unroll(full)
-    for (int i = 0; i < columns; i++)
+    for (int i = 0; i < columns; i++) {
         vectors[i] = _mm512_loadu_si512(source + i * source_stride);
+        if (asks)
+            vector_prefetch(source + i * source_stride + 4096);
+    }
 #pragma clang loop unroll(full)
     for (int i = 0; i < columns; i++) {
         const __m512i lane = interleaving->lane[i];
@@ -196,12 +200,13 @@ SWIFTMAX_INLINE void interleave(const swiftmax_interleaving *interleaving, int c
 }
 
 /// destination[j][i] = source[i][j] for up to `SWIFTMAX_MOST_INTERLEAVED` columns that lie without gaps in
-/// `rows` rows or, if `joins`, that come to lie so. `stride` is that of the other, and `streams` whether rows
-/// go past the caches. At least a vector of rows.
+/// `rows` rows or, if `joins`, that come to lie so. `stride` is that of the other. These rows are asked for
+/// ahead if they are `far`, and results go past the caches. At least a vector of rows.
 SWIFTMAX_INLINE void transpose_interleaved(const void *source, void *destination, intptr_t stride,
-                                           intptr_t rows, int columns, bool joins, bool streams) {
+                                           intptr_t rows, int columns, bool joins, bool far) {
     swiftmax_interleaving interleaving;
     set_interleaving(&interleaving, columns, joins);
+    bool streams = far && joins;
     const intptr_t element = sizeof(swiftmax_element), vector = SWIFTMAX_VECTOR_BYTES;
     // The first rows that begin with a line, if any do.
     intptr_t first = 0;
@@ -223,7 +228,7 @@ SWIFTMAX_INLINE void transpose_interleaved(const void *source, void *destination
 #define SWIFTMAX_INTERLEAVED_CASE(count)                                                                     \
     case count:                                                                                              \
         interleave(&interleaving, count, from, joins ? stride : vector, to, joins ? vector : stride,         \
-                   streams && is_line);                                                                      \
+                   far && !joins, streams && is_line);                                                       \
         break;
         switch (columns) {
             SWIFTMAX_INTERLEAVED_CASE(2)
