@@ -333,15 +333,21 @@ private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
 }
 
 /// Whether slices with few neighbors take less time as columns, with those of other groups, than as rows: those that are not turned
-/// well, and those of a few vectors, of gradients where the last would not be full (measured on a Zen 5).
+/// well, and those of a few vectors, of gradients where the last would not be full. Not where memory takes longer than all that, as turned
+/// ones are asked for and written past the caches (measured on a Zen 5).
 private func areBetterGrouped(_ work: Work, _ neighbors: Int) -> Bool {
+    let (n, lanes) = (work.n, 64 / work.wideBytes)
     if neighbors > Int(work.kernels.pointee.most_turned) { return true }
     for operand in 0...work.inputs where work.isWide && !(work.isReduction && operand == work.output) {
         if work.slice.stride(0, operand) != neighbors &* work.elementBytes { return true }
     }
-    if work.kind == .forward { return work.n < 48 }
+    let isFar = work.isWide && work.slices &* n &* work.wideBytes >= 2 &* columnStreamingBytes
+    if isFar && neighbors > 2 && !work.isReduction && n >= (work.kind == .forward ? 7 &* lanes / 4 : 10) {
+        return false
+    }
+    if work.kind == .forward { return n < 48 }
     let isSoftmax = work.op == Int32(SWIFTMAX_OP_SOFTMAX)
-    return work.n % (64 / work.wideBytes) != 0 && work.n < (isSoftmax ? 48 : 32)
+    return n % lanes != 0 && n < (isSoftmax ? 48 : 32)
 }
 
 /// Whether so many tall columns take less time as rows: where a sixth of the vectors across them were empty or, of doubles, where the
