@@ -10,14 +10,14 @@ import CVector
 #endif
 
 #if SWIFTMAX_AVX512
-    /// The same of a few columns without gaps, or rows that come to lie so: asked for ahead, or written past the caches, if they are `far`.
-    /// False for others.
+    /// Transposes a few columns without gaps, or rows that come to lie so: the former are asked for ahead, the latter go past the
+    /// caches, if they are `far`. False for others.
     @inline(never)
     func transposeInterleaved(
         _ source: UnsafeRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
         _ destinationStride: Int, _ rows: Int, _ columns: Int, far: Bool
     ) -> Bool {
-        /// Two take fewer operations in the other way, from where and to where the caches are.
+        /// Two take fewer operations in the other way, which does not go past the caches.
         @inline(__always)
         func areFew(_ few: Int, _ many: Int, _ stride: Int, from fewest: Int) -> Bool {
             few >= fewest && few <= mostTurned && many >= lanes && stride == few &* elementBytes

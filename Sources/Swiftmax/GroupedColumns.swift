@@ -217,8 +217,8 @@ func runTurnedColumns(
         }
         let x = Work.Operand(address: packs.input(0), stride: rowBytes)
         let other = Work.Operand(address: packs.input(1), stride: rowBytes)
-        // Not in place for rows that end in a part of a vector, whose store would hold up the loads of the next row, nor for long ones, whose
-        // exponentials are kept in the place of the results.
+        // Not in place for rows that end in a part of a vector, whose store would hold up the loads of the next row, nor
+        // for long ones, whose exponentials are kept in the place of the results.
         let areApart = rowBytes % 64 != 0 || work.n > Int(SWIFTMAX_BLOCK)
         let isOther = work.isReduction || work.kind == .forward && areApart
         let results = work.isReduction ? 1 : work.n

@@ -332,9 +332,9 @@ private func pathOfFew(_ work: Work, _ neighbors: Int) -> Path? {
     return work.n &* runBytes <= Work.packBytes ? .turnedColumns : nil
 }
 
-/// Whether slices with few neighbors take less time as columns, with those of other groups, than as rows: those that are not turned
-/// well, and those of a few vectors, of gradients where the last would not be full. Not where memory takes longer than all that, as turned
-/// ones are asked for and written past the caches (measured on a Zen 5).
+/// Whether slices with few neighbors take less time as columns, with those of other groups, than as rows: those that are not
+/// turned fast, and those of a few vectors, of gradients where the last would not be full. Not where memory takes longer than
+/// all that, as turned ones are asked for and written past the caches (measured on a Zen 5).
 private func areBetterGrouped(_ work: Work, _ neighbors: Int) -> Bool {
     let (n, lanes) = (work.n, 64 / work.wideBytes)
     if neighbors > Int(work.kernels.pointee.most_turned) { return true }
@@ -418,7 +418,7 @@ private func nearestDimension(_ work: Work) -> Int {
 }
 
 extension Work {
-    /// How many short columns the forward kernels take in one tile. While that is summed what is next is asked for, so that of more
+    /// How many short columns the forward kernels take in one tile. While that is summed, what is next is asked for: of more
     /// columns at a time a part would not be.
     fileprivate var tileColumns: Int { max(64, min(256, cachedBytes / (n &* wideBytes)) & ~63) }
 
