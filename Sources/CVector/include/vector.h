@@ -378,8 +378,8 @@ SWIFTMAX_INLINE int32_t vector_count_equal(swiftmax_vector a, swiftmax_vector b)
     return __builtin_popcount(lanes);
 }
 
-/// Counts of lanes: floats with AVX-512, which adds under a mask; elsewhere integers, whose additions take a cycle each,
-/// where those of floats would wait for each other.
+/// Counts of lanes: floats with AVX-512, which adds under a mask; elsewhere integers, whose additions take a
+/// cycle each, where those of floats would wait for each other.
 #if defined(__AVX512F__)
 typedef swiftmax_vector swiftmax_counts;
 #elif defined(SWIFTMAX_FLOAT64)
