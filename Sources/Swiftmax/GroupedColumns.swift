@@ -14,7 +14,9 @@ private struct Groups {
 
     /// Copies the `n` elements of `count` groups, in runs of slices side by side: an element of all groups at a time or, where
     /// these are fewer, a group.
-    func copy(_ count: Int, _ n: Int, to target: Groups, _ runBytes: Int) {
+    ///
+    /// - Parameter asks: whether as many groups after these are asked for.
+    func copy(_ count: Int, _ n: Int, to target: Groups, _ runBytes: Int, asks: Bool = false) {
         if runBytes == 8 && n > 1 {
             // Pairs of floats are turned as doubles.
             let transpose = activeKernels(isDouble: true).pointee.transpose.unsafelyUnwrapped
@@ -25,15 +27,16 @@ private struct Groups {
                 return transpose(address, elementStride, target.address, target.groupStride, n, count, 0)
             }
         }
+        let ahead = asks ? count &* groupStride : 0
         for i in 0..<min(n, count) {
             if n <= count {
                 copyRuns(
                     address + i &* elementStride, groupStride, target.address + i &* target.elementStride,
-                    target.groupStride, count, runBytes)
+                    target.groupStride, count, runBytes, ahead: ahead)
             } else {
                 copyRuns(
                     address + i &* groupStride, elementStride, target.address + i &* target.groupStride,
-                    target.elementStride, n, runBytes)
+                    target.elementStride, n, runBytes, ahead: ahead)
             }
         }
     }
@@ -178,8 +181,10 @@ func runGroupedColumns(
         }
         for operand in 0..<work.inputs {
             work.forEachRun(group, count) { group, run, done in
+                // Of forward functions the kernels ask for what is next.
                 work.wideGroups(group, run, operand, in: packs.rows, packs).copy(
-                    run, work.n, to: packed(operand, done &* runBytes), runBytes)
+                    run, work.n, to: packed(operand, done &* runBytes), runBytes,
+                    asks: work.kind == .backward && work.isWide && work.streaming != 0)
             }
         }
         let input = Work.Operand(address: packs.input(0), stride: packedStride)

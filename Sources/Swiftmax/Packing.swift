@@ -198,32 +198,41 @@ private func copyEach<T: BitwiseCopyable>(
     }
 }
 
-/// Copies `count` runs of `bytes` bytes, 8 to 64, each as two pieces that overlap.
+/// Copies `count` runs of `bytes` bytes, 8 to 64, each as two pieces that overlap. What lies `ahead` bytes from them is asked for.
 @inline(never)
 func copyRuns(
     _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
-    _ targetStride: Int, _ count: Int, _ bytes: Int
+    _ targetStride: Int, _ count: Int, _ bytes: Int, ahead: Int = 0
 ) {
     if bytes <= 16 {
-        copyRuns(source, sourceStride, target, targetStride, count, bytes, pieces: UInt64.self)
+        copyRuns(source, sourceStride, target, targetStride, count, bytes, ahead, pieces: UInt64.self)
     } else if bytes <= 32 {
-        copyRuns(source, sourceStride, target, targetStride, count, bytes, pieces: SIMD4<UInt32>.self)
+        copyRuns(source, sourceStride, target, targetStride, count, bytes, ahead, pieces: SIMD4<UInt32>.self)
     } else {
-        copyRuns(source, sourceStride, target, targetStride, count, bytes, pieces: SIMD8<UInt32>.self)
+        copyRuns(source, sourceStride, target, targetStride, count, bytes, ahead, pieces: SIMD8<UInt32>.self)
     }
 }
 
 @inline(__always)
 private func copyRuns<T: BitwiseCopyable>(
     _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ target: UnsafeMutableRawPointer,
-    _ targetStride: Int, _ count: Int, _ bytes: Int, pieces type: T.Type
+    _ targetStride: Int, _ count: Int, _ bytes: Int, _ ahead: Int, pieces type: T.Type
 ) {
     let last = bytes &- MemoryLayout<T>.size
-    for i in 0..<count {
+    @inline(__always)
+    func copy(_ i: Int) {
         let (from, to) = (source + i &* sourceStride, target + i &* targetStride)
         let head = from.loadUnaligned(as: type)
         let tail = (from + last).loadUnaligned(as: type)
         to.storeBytes(of: head, as: type)
         (to + last).storeBytes(of: tail, as: type)
+    }
+    if ahead == 0 {
+        for i in 0..<count { copy(i) }
+        return
+    }
+    for i in 0..<count {
+        support_prefetch(source + (i &* sourceStride &+ ahead))
+        copy(i)
     }
 }

@@ -17,6 +17,11 @@
 
 #define SWIFTMAX_INLINE static inline __attribute__((always_inline))
 
+/// Asks for a line that will soon be read; any address will do.
+SWIFTMAX_INLINE void support_prefetch(const void *address) {
+    __builtin_prefetch(address, 0, 3);
+}
+
 // MARK: Floating-point environment
 
 /// Sets round to nearest, gradual underflow and no traps, and returns what was set before, flags included.
