@@ -42,7 +42,7 @@ func forwardTiles(
     let vectors = bytes / columnBytes
     // Rows that share the sets of a cache are better read as far as they go.
     let isWide = streaming || !keeps && spacing(of: xStride, way: 4096) == 4096
-    let most = isWide ? SliceTable.batch : min(SliceTable.batch, max(64, nearElements / n & ~63))
+    let most = isWide ? SliceTable.batch : swiftmax_tile_columns(n, elementBytes)
     let width = min(most, (vectors < 4 ? vectors : vectors & ~3) &* lanes)
     // Whole groups, as many as stay near. Results of reductions have no gaps.
     let filled = (columns &+ lanes &- 1) & ~(lanes &- 1)
@@ -97,9 +97,6 @@ func forwardTiles(
         }
     }
 }
-
-/// The elements of a tile of more than 64 columns: so few that the first cache holds them and their exponentials.
-@inline(__always) private var nearElements: Int { 12288 / elementBytes }
 
 /// The elements of several groups in a tile: with their results they should hardly leave the first cache.
 @inline(__always) private var tileElements: Int { 12288 }

@@ -54,7 +54,7 @@ import CVector
         @inline(__always) var isEmpty: Bool { group == groups.count }
 
         @inline(__always)
-        mutating func next() -> TinyPlace {
+        private mutating func next() -> TinyPlace {
             let first = min(column, columns &- lanes)
             let place = TinyPlace(
                 x: (x + group &* groups.input_stride).element(first),

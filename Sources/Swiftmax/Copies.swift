@@ -276,10 +276,10 @@ extension Work {
     }
 
     /// The copy that holds the results: that of the first input but for a reduction, for long slices, whose exponentials are kept in the
-    /// place of the results, and for rows that end in a part of a vector, whose store would hold up the loads of the next row.
+    /// place of the results, and for rows that are not computed in place.
     fileprivate func copiedResults(areRows: Bool) -> Int {
-        let endInParts = areRows && n &* wideBytes % 64 != 0
-        return isReduction || kind == .forward && (n > Int(SWIFTMAX_BLOCK) || endInParts) ? 1 : 0
+        if isReduction || areRows && !arePackedRowsInPlace { return 1 }
+        return kind == .forward && n > Int(SWIFTMAX_BLOCK) ? 1 : 0
     }
 
     /// The operation on the copies.

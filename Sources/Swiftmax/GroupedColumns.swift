@@ -139,10 +139,8 @@ func runWidenedGroups(
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
     for unit in first..<end {
-        var group = unit &* work.unitSlices
-        let end = min(group &+ work.unitSlices, work.batch.elements)
-        while group < end {
-            let count = min(end &- group, work.batch.run(from: group))
+        let first = unit &* work.unitSlices
+        work.forEachRun(first, min(work.unitSlices, work.batch.elements &- first)) { group, count, _ in
             func input(_ i: Int) -> Groups { work.wideGroups(group, count, i, in: packs.input(i), packs) }
             let a = input(0)
             let b = work.inputs == 1 ? a : input(1)
@@ -156,7 +154,6 @@ func runWidenedGroups(
                         count: count, input_stride: a.groupStride, other_input_stride: b.groupStride,
                         out_stride: out.groupStride))
             }
-            group &+= count
         }
     }
 }
@@ -222,10 +219,7 @@ func runTurnedColumns(
         }
         let x = Work.Operand(address: packs.input(0), stride: rowBytes)
         let other = Work.Operand(address: packs.input(1), stride: rowBytes)
-        // Not in place for rows that end in a part of a vector, whose store would hold up the loads of the next row, nor
-        // for long ones, whose exponentials are kept in the place of the results.
-        let areApart = rowBytes % 64 != 0 || work.n > Int(SWIFTMAX_BLOCK)
-        let isOther = work.isReduction || work.kind == .forward && areApart
+        let isOther = work.isReduction || !work.arePackedRowsInPlace
         let results = work.isReduction ? 1 : work.n
         let resultBytes = results &* work.wideBytes
         let packed = Work.Operand(address: packs.input(isOther ? 1 : 0), stride: resultBytes)
@@ -243,19 +237,6 @@ func runTurnedColumns(
 }
 
 extension Work {
-    /// Calls `body` for those of `count` groups that are one distance apart in all arrays, with how many were before them.
-    @inline(__always)
-    fileprivate func forEachRun(
-        _ group: Int, _ count: Int, _ body: (_ group: Int, _ run: Int, _ done: Int) -> Void
-    ) {
-        var done = 0
-        while done < count {
-            let run = min(count &- done, batch.run(from: group &+ done))
-            body(group &+ done, run, done)
-            done &+= run
-        }
-    }
-
     /// The groups from `group` on, as many elements as the rows or columns that are computed before them.
     fileprivate func following(_ group: Int, isThere: Bool, rowBytes: Int) -> swiftmax_next {
         let isAsked = isThere && kind == .forward && isWide

@@ -100,6 +100,24 @@ extension Work {
         isWide && !hasMask && slice.count <= 1 && (n == 1 || elementStride(operand) == elementBytes)
     }
 
+    /// Whether the results of packed rows take the place of their elements: not of rows that end in a part of a vector, whose store
+    /// would hold up the loads of the next row, nor of long ones, whose exponentials are kept in the place of the results.
+    var arePackedRowsInPlace: Bool {
+        kind == .backward || n &* wideBytes % 64 == 0 && n <= Int(SWIFTMAX_BLOCK)
+    }
+
+    /// Calls `body` for those of `count` slices or groups from `first` on that are one distance apart in all arrays, with how many were
+    /// before them.
+    @inline(__always)
+    func forEachRun(_ first: Int, _ count: Int, _ body: (_ index: Int, _ run: Int, _ done: Int) -> Void) {
+        var done = 0
+        while done < count {
+            let run = min(count &- done, batch.run(from: first &+ done))
+            body(first &+ done, run, done)
+            done &+= run
+        }
+    }
+
     /// Whether columns of results are turned fast to where their rows lie, past the caches too.
     var areResultsTurned: Bool {
         n > 2 && n <= Int(kernels.pointee.most_turned) && isRow(output) && step(output) == n &* wideBytes
@@ -109,12 +127,8 @@ extension Work {
     func scatterResults(
         _ results: UnsafeMutableRawPointer, _ first: Int, _ count: Int, _ packs: Packs
     ) {
-        var index = first
-        while index < first &+ count {
-            let run = min(first &+ count &- index, batch.run(from: index))
-            scatter(
-                results + (index &- first) &* wideBytes, run, start(index, output), step(output), packs)
-            index &+= run
+        forEachRun(first, count) { index, run, done in
+            scatter(results + done &* wideBytes, run, start(index, output), step(output), packs)
         }
     }
 }
@@ -155,9 +169,8 @@ func runPackedRows(
                 address: work.start(slice, work.output), stride: work.step(work.output))
             work.callRows(x, other, target, rows, packs.kernel, streaming: work.streaming, next: next)
         } else {
-            // In place, a store of a part of a vector would hold up the loads of the next row.
-            let isInPlace = work.kind == .backward || rowBytes % 64 == 0 && work.n <= Int(SWIFTMAX_BLOCK)
-            let packed = Work.Operand(address: isInPlace ? packs.input(0) : packs.rows, stride: rowBytes)
+            let packed = Work.Operand(
+                address: work.arePackedRowsInPlace ? packs.input(0) : packs.rows, stride: rowBytes)
             work.callRows(x, other, packed, rows, packs.kernel, next: next)
             work.scatterRows(slice, rows, packed.address, packs)
         }
@@ -177,24 +190,12 @@ func runShortRows(
     for unit in first..<end {
         let slice = unit &* size
         let rows = min(size, work.slices &- slice)
-
-        /// Calls `body` for rows that are one distance apart where they lie.
-        @inline(__always)
-        func forEachRunOfRows(_ body: (_ r: Int, _ count: Int) -> Void) {
-            var r = 0
-            while r < rows {
-                let count = min(rows &- r, work.batch.run(from: slice &+ r))
-                body(r, count)
-                r &+= count
-            }
-        }
-
         for operand in 0..<work.inputs {
             let columns = packs.input(operand)
             if work.isRow(operand) {
-                forEachRunOfRows { r, count in
+                work.forEachRun(slice, rows) { index, count, r in
                     transpose(
-                        work.start(slice &+ r, operand), work.step(operand),
+                        work.start(index, operand), work.step(operand),
                         columns + r &* work.wideBytes, columnStride, count, n, 0)
                 }
             } else {
@@ -216,10 +217,10 @@ func runShortRows(
         }
         work.callColumns(packed, other, packed, rows, packs.kernel, next: next)
         if work.isRow(work.output) && work.streaming == 0 || work.areResultsTurned {
-            forEachRunOfRows { r, count in
+            work.forEachRun(slice, rows) { index, count, r in
                 transpose(
                     packed.address + r &* work.wideBytes, columnStride,
-                    work.start(slice &+ r, work.output), work.step(work.output), n, count, work.streaming)
+                    work.start(index, work.output), work.step(work.output), n, count, work.streaming)
             }
         } else {
             transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows, 0)

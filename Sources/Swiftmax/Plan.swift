@@ -418,9 +418,8 @@ private func nearestDimension(_ work: Work) -> Int {
 }
 
 extension Work {
-    /// How many short columns the forward kernels take in one tile. While that is summed, what is next is asked for: of more
-    /// columns at a time a part would not be.
-    fileprivate var tileColumns: Int { max(64, min(256, cachedBytes / (n &* wideBytes)) & ~63) }
+    /// As many short columns as fill one tile of the forward kernels, so that all that is next is asked for.
+    fileprivate var tileColumns: Int { swiftmax_tile_columns(n, wideBytes) }
 
     /// Makes a dimension of the batch that of the columns.
     fileprivate mutating func takeColumns(_ dimension: Int) {

@@ -105,6 +105,14 @@ static inline bool swiftmax_groups_share_vectors(intptr_t columns, intptr_t lane
     return (-columns & (lanes - 1)) >= lanes / 4;
 }
 
+/// How many short columns of `n` elements the forward kernels take in one tile, at most: so many that the
+/// first cache holds them and their exponentials, or 64. While a tile is summed, what follows the columns of
+/// a call is asked for by its last tile alone.
+static inline intptr_t swiftmax_tile_columns(intptr_t n, intptr_t element_bytes) {
+    intptr_t columns = 12288 / (n * element_bytes) & ~(intptr_t)63;
+    return columns < 64 ? 64 : columns > 256 ? 256 : columns;
+}
+
 /// How far away the columns of inputs are: in the second cache, beyond it, or hardly in the last one either;
 /// or in any cache of a CPU whose last one answers so soon that short columns are not asked for.
 /// SWIFTMAX_SOON_ASIDE: in such a last cache, while the output goes past it.
@@ -199,10 +207,11 @@ typedef struct swiftmax_kernels {
                    intptr_t n, intptr_t ahead);
     /// destination[i] = source[i] for i < n, past the caches.
     void (*stream)(const void *source, void *destination, intptr_t n);
-    /// destination[j][i] = source[i][j] for i < rows, j < columns. Up to `most_turned` of either that lie
-    /// without a gap take less time than a copy of so many short runs. Those that are `far`, beyond the
-    /// caches, may be asked for ahead, or written past them.
+    /// Up to so many rows or columns that lie without a gap are transposed in less time than so many short
+    /// runs are copied.
     int32_t most_turned;
+    /// destination[j][i] = source[i][j] for i < rows, j < columns. So few that are `far`, beyond the caches,
+    /// may be asked for ahead, or written past them.
     void (*transpose)(const void *source, intptr_t source_stride, void *destination,
                       intptr_t destination_stride, intptr_t rows, intptr_t columns, int32_t far);
     /// destination[r][i] = source[r][i], or `fill` where mask[r][i] is 0, for r < rows, i < n.
