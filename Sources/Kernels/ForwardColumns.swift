@@ -136,7 +136,8 @@ private func setConstants(
 @inline(__always)
 private func keepsExponentials(_ n: Int, _ stride: Int, areSpread: Bool, streaming: Bool) -> Bool {
     if elementBytes == 8 { return n <= (areSpread && stride & 4095 != 0 ? block : 1024) }
-    return n <= (areSpread && !(streaming && stride & 63 != 0) ? 1024 : 512)
+    if !areSpread || streaming && stride & 63 != 0 { return n <= 512 }
+    return n <= 1024 || n <= block && n &* stride <= 4 &* 1024 &* 1024 && stride & 255 != 0
 }
 
 // MARK: Results

@@ -49,7 +49,8 @@ struct Scratch {
     /// Two panels. Those of columns hold the elements where the powers will be.
     @inline(__always) var exponentials: ExponentialPanel {
         let panels = columnLaneSums + Int(SWIFTMAX_LANE_SUM_BYTES)
-        return ExponentialPanel(tails: panels, powers: panels + panelBytes)
+        return ExponentialPanel(
+            tails: panels, powers: panels + (panelBytes &+ Int(SWIFTMAX_PANEL_GAP_BYTES)))
     }
 
     /// Room for one block of a column that is taken for a row.

@@ -41,37 +41,37 @@ private struct Groups {
         }
     }
 
-    /// Turns the slices of `count` groups of `n` elements and `columns` columns into rows without gaps, those of a column after those
-    /// of the one before, `columnBytes` bytes from it.
+    /// Turns the slices of `count` groups of `n` elements and `columns` columns into rows, those of a column after those of the one
+    /// before, `columnBytes` bytes from it.
     func turn(
-        _ count: Int, _ n: Int, _ columns: Int, into rows: UnsafeMutableRawPointer, _ columnBytes: Int,
-        _ work: Work
+        _ count: Int, _ n: Int, _ columns: Int, into rows: Work.Operand, _ columnBytes: Int, _ work: Work
     ) {
-        forEachPart(count, n) { group, part, n in
+        forEachPart(count, n, rows.stride == n &* work.wideBytes) { group, part, n in
             work.transpose(
-                group, elementStride, rows + part &* n &* work.wideBytes, columnBytes, n, columns,
+                group, elementStride, rows.address + part &* rows.stride, columnBytes, n, columns,
                 work.kind == .backward && work.isWide ? work.streaming : 0)
         }
     }
 
     /// The way back.
     func turnBack(
-        _ count: Int, _ n: Int, _ columns: Int, from rows: UnsafeMutableRawPointer, _ columnBytes: Int,
-        _ work: Work
+        _ count: Int, _ n: Int, _ columns: Int, from rows: Work.Operand, _ columnBytes: Int, _ work: Work
     ) {
-        forEachPart(count, n) { group, part, n in
+        forEachPart(count, n, rows.stride == n &* work.wideBytes) { group, part, n in
             work.transpose(
-                rows + part &* n &* work.wideBytes, columnBytes, group, elementStride, columns, n,
+                rows.address + part &* rows.stride, columnBytes, group, elementStride, columns, n,
                 work.isWide ? work.streaming : 0)
         }
     }
 
-    /// Calls `body` for each of `count` groups of `n` elements or, where they follow each other without a gap, for all as one.
+    /// Calls `body` for each of `count` groups of `n` elements or, where they and their rows follow each other without a gap, for all
+    /// as one.
     @inline(__always)
     private func forEachPart(
-        _ count: Int, _ n: Int, _ body: (_ group: UnsafeMutableRawPointer, _ part: Int, _ n: Int) -> Void
+        _ count: Int, _ n: Int, _ areRowsDense: Bool,
+        _ body: (_ group: UnsafeMutableRawPointer, _ part: Int, _ n: Int) -> Void
     ) {
-        if groupStride == n &* elementStride { return body(address, 0, count &* n) }
+        if areRowsDense && groupStride == n &* elementStride { return body(address, 0, count &* n) }
         for part in 0..<count { body(address + part &* groupStride, part, n) }
     }
 }
@@ -209,34 +209,45 @@ func runTurnedColumns(
     for unit in first..<end {
         let group = unit &* size
         let count = min(size, work.batch.elements &- group)
-        let rowBytes = work.n &* work.wideBytes
+        let rowBytes = work.turnedStride(count)
+        func turned(_ pack: Int, _ stride: Int, from row: Int = 0) -> Work.Operand {
+            Work.Operand(address: packs.input(pack) + row &* stride, stride: stride)
+        }
         for operand in 0..<work.inputs {
             work.forEachRun(group, count) { group, run, done in
                 work.wideGroups(group, run, operand, in: packs.rows, packs).turn(
-                    run, work.n, columns, into: packs.input(operand) + done &* rowBytes, count &* rowBytes,
-                    work)
+                    run, work.n, columns, into: turned(operand, rowBytes, from: done), count &* rowBytes, work
+                )
             }
         }
-        let x = Work.Operand(address: packs.input(0), stride: rowBytes)
-        let other = Work.Operand(address: packs.input(1), stride: rowBytes)
         let isOther = work.isReduction || !work.arePackedRowsInPlace
         let results = work.isReduction ? 1 : work.n
-        let resultBytes = results &* work.wideBytes
-        let packed = Work.Operand(address: packs.input(isOther ? 1 : 0), stride: resultBytes)
+        let (pack, resultBytes) = (isOther ? 1 : 0, work.isReduction ? work.wideBytes : rowBytes)
         work.callRows(
-            x, other, packed, count &* columns, packs.kernel,
-            next: work.following(group &+ count, isThere: unit &+ 1 < end, rowBytes: rowBytes))
+            turned(0, rowBytes), turned(1, rowBytes), turned(pack, resultBytes), count &* columns,
+            packs.kernel,
+            next: work.following(
+                group &+ count, isThere: unit &+ 1 < end, rowBytes: work.n &* work.wideBytes))
         work.forEachRun(group, count) { group, run, done in
             work.writeWideGroups(group, run, results, packs) { target in
                 target.turnBack(
-                    run, results, columns, from: packed.address + done &* resultBytes, count &* resultBytes,
-                    work)
+                    run, results, columns, from: turned(pack, resultBytes, from: done),
+                    count &* resultBytes, work)
             }
         }
     }
 }
 
 extension Work {
+    /// From one row to the next of the slices of `count` groups that are turned: longer by a line where the same element of each column
+    /// would lie in the same sets of the first cache, of more columns than these hold. Half of a pack is enough for them.
+    fileprivate func turnedStride(_ count: Int) -> Int {
+        let (rowBytes, columns) = (n &* wideBytes, across.size(0))
+        let areSpread = columns <= 8 || count &* rowBytes % 2048 != 0
+        let fits = count &* columns &* (rowBytes &+ 64) <= Work.packBytes / 2
+        return areSpread || !fits ? rowBytes : rowBytes &+ 64
+    }
+
     /// The groups from `group` on, as many elements as the rows or columns that are computed before them.
     fileprivate func following(_ group: Int, isThere: Bool, rowBytes: Int) -> swiftmax_next {
         let isAsked = isThere && kind == .forward && isWide

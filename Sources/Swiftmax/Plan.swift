@@ -351,7 +351,8 @@ private func areBetterGrouped(_ work: Work, _ neighbors: Int) -> Bool {
 }
 
 /// Whether so many tall columns take less time as rows: where a sixth of the vectors across them were empty or, of doubles, where the
-/// second cache does not hold what is kept of the exponentials (measured on a Zen 5).
+/// second cache does not hold what is kept of the exponentials. Not where results are far, which are written late then; those of a
+/// reduction are few, and little of a column is kept for them (measured on a Zen 5).
 private func areBetterTurned(_ work: Work, _ columns: Int) -> Bool {
     let (n, lanes, isSoftmax) = (work.n, 64 / work.wideBytes, work.op == Int32(SWIFTMAX_OP_SOFTMAX))
     if work.kind == .backward || columns < 8 || columns >= 64
@@ -365,7 +366,13 @@ private func areBetterTurned(_ work: Work, _ columns: Int) -> Bool {
     let places = (columns &+ lanes &- 1) / lanes &* lanes
     if 5 &* places < 6 &* columns || work.oddColumns(columns) > 0 { return false }
     if work.wideBytes == 8 { return work.hasSoonLastCache ? n >= 1000 : isSoftmax && n >= 4000 }
-    return isSoftmax || !work.isWide && !work.isReduction ? n >= 1500 : columns > lanes && n >= 2000
+    if !work.isWide || !work.hasSoonLastCache {
+        return isSoftmax || !work.isWide && !work.isReduction ? n >= 1500 : columns > lanes && n >= 2000
+    }
+    if work.isReduction { return n >= 500 }
+    let isNear = work.slices &* n &* work.wideBytes < columnStreamingBytes
+    if columns < lanes { return isNear && isSoftmax && n >= 4000 }
+    return isNear ? n >= 1500 : isSoftmax && n >= 4000
 }
 
 /// The dimension of the batch along which at least so many slices lie side by side in all arrays but the mask, those of the

@@ -32,12 +32,15 @@ enum {
 
 /// Bytes of scratch that each kernel call needs: three tables, the partial
 /// sums of a batch of rows, two panels of exponentials, and a block of one column.
+/// The members of a virtual lane lie eight lines apart in a panel, or sixteen: with half of that between the
+/// panels, they do not share the sets of the first cache.
 enum {
     SWIFTMAX_TABLE_BYTES = 16 * 8 * SWIFTMAX_TABLE_SLICES,
     SWIFTMAX_PANEL_BYTES = 256 * 1024,
+    SWIFTMAX_PANEL_GAP_BYTES = 4 * 64,
     SWIFTMAX_LANE_SUM_BYTES = 64 * 1024,
     SWIFTMAX_KERNEL_SCRATCH_BYTES = 3 * SWIFTMAX_TABLE_BYTES + SWIFTMAX_LANE_SUM_BYTES +
-        2 * SWIFTMAX_PANEL_BYTES + 8 * SWIFTMAX_BLOCK
+        2 * SWIFTMAX_PANEL_BYTES + SWIFTMAX_PANEL_GAP_BYTES + 8 * SWIFTMAX_BLOCK
 };
 
 /// What is known of a slice, or of one block of it, after one reading.
