@@ -308,6 +308,6 @@ extension Work {
 extension Work.Packs {
     /// The copy of an input, or of results, after what the path of a copy packs itself.
     fileprivate func copy(_ operand: Int) -> UnsafeMutableRawPointer {
-        input(operand) + Work.copyBytes
+        input(operand) + (Work.copyBytes &+ Work.gapBytes)
     }
 }

@@ -240,12 +240,11 @@ func runTurnedColumns(
 
 extension Work {
     /// From one row to the next of the slices of `count` groups that are turned: longer by a line where the same element of each column
-    /// would lie in the same sets of the first cache, of more columns than these hold. Half of a pack is enough for them.
+    /// would lie in the same sets of the first cache, of more columns than these hold.
     fileprivate func turnedStride(_ count: Int) -> Int {
         let (rowBytes, columns) = (n &* wideBytes, across.size(0))
         let areSpread = columns <= 8 || count &* rowBytes % 2048 != 0
-        let fits = count &* columns &* (rowBytes &+ 64) <= Work.packBytes / 2
-        return areSpread || !fits ? rowBytes : rowBytes &+ 64
+        return areSpread ? rowBytes : rowBytes &+ 64
     }
 
     /// The groups from `group` on, as many elements as the rows or columns that are computed before them.

@@ -79,6 +79,8 @@ struct Work {
 extension Work {
     /// What a pack may hold, in bytes.
     static var packBytes: Int { 4096 &* 1024 }
+    /// What its rows may have between them: a line after each of those that a unit takes.
+    static var gapBytes: Int { 256 &* 64 }
     /// What a pack of columns should hold: more than the inner caches do, so that its rows are long enough to be read ahead
     /// in. Of forward functions in Double only so much that the second cache also holds the next, which is asked for.
     var widePackBytes: Int {
@@ -98,7 +100,7 @@ extension Work {
     static var counterBytes: Int { 64 &* 64 }
 
     static var scratchBytes: Int {
-        Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* packBytes &+ packBytes / 4 &+ stagingBytes
+        Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ 3 &* (packBytes &+ gapBytes) &+ packBytes / 4 &+ stagingBytes
             &+ 9 &* Dimensions.bytes &+ counterBytes
     }
 
@@ -110,7 +112,7 @@ extension Work {
         var kernel: UnsafeMutableRawPointer { scratch }
         /// The elements of an input; the first then holds the results.
         func input(_ operand: Int) -> UnsafeMutableRawPointer {
-            scratch + (Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ operand &* packBytes)
+            scratch + (Int(SWIFTMAX_KERNEL_SCRATCH_BYTES) &+ operand &* (packBytes &+ gapBytes))
         }
         /// Rows that are yet to be turned into columns.
         var rows: UnsafeMutableRawPointer { input(2) }
