@@ -127,17 +127,19 @@ private func setConstants(
     table.setResults(op, tile.count)
 }
 
-/// Whether slices keep their exponentials, which makes tiles narrower: up to some length. In Double a few columns at a time are
-/// worth it, but where they lie at multiples of a page and evict what was asked for; in Float not where a run of a narrow tile
-/// would be written past the caches in parts of lines.
+/// Whether slices keep their exponentials, which makes tiles narrower: up to some length. Longer ones where all are near and, in Double,
+/// where they are not at multiples of a page and evict what was asked for; in Float fewer where a run of a narrow tile would be
+/// written past the caches in parts of lines.
 ///
 /// - Parameter areSpread: false where a tile has so many lines in some sets of the second cache that they evict what is kept,
 ///   and this is slow.
 @inline(__always)
 private func keepsExponentials(_ n: Int, _ stride: Int, areSpread: Bool, streaming: Bool) -> Bool {
-    if elementBytes == 8 { return n <= (areSpread && stride & 4095 != 0 ? block : 1024) }
-    if !areSpread || streaming && stride & 63 != 0 { return n <= 512 }
-    return n <= 1024 || n <= block && n &* stride <= 4 &* 1024 &* 1024 && stride & 255 != 0
+    if elementBytes == 4 && streaming && stride & 63 != 0 { return n <= 512 }
+    if n <= 1024 || n > block { return n <= 1024 }
+    let areNear = n &* stride <= 4 &* 1024 &* 1024
+    if elementBytes == 4 { return areNear && stride & 255 != 0 }
+    return areSpread && stride & 4095 != 0 || areNear && stride & 2047 != 0
 }
 
 // MARK: Results
