@@ -127,18 +127,20 @@ private func setConstants(
     table.setResults(op, tile.count)
 }
 
-/// Whether slices keep their exponentials, which makes tiles narrower: up to some length. Longer ones where all are near and, in Double,
-/// where they are not at multiples of a page and evict what was asked for; in Float fewer where a run of a narrow tile would be
-/// written past the caches in parts of lines.
+/// Whether slices keep their exponentials, which makes tiles narrower: where four vectors of them fit. Longer ones where all are near
+/// and, in Double, where they are not at multiples of a page and evict what was asked for; fewer where a vector of floats is a line,
+/// of which a narrow tile would write parts past the caches.
 ///
 /// - Parameter areSpread: false where a tile has so many lines in some sets of the second cache that they evict what is kept,
 ///   and this is slow.
 @inline(__always)
 private func keepsExponentials(_ n: Int, _ stride: Int, areSpread: Bool, streaming: Bool) -> Bool {
-    if elementBytes == 4 && streaming && stride & 63 != 0 { return n <= 512 }
-    if n <= 1024 || n > block { return n <= 1024 }
+    let areLines = vectorBytes == lineBytes
+    if elementBytes == 4 && areLines && streaming && stride & 63 != 0 { return n <= 512 }
+    let longest = panelBytes / (4 &* vectorBytes)
+    if n <= longest || n > block { return n <= longest }
     let areNear = n &* stride <= 4 &* 1024 &* 1024
-    if elementBytes == 4 { return areNear && stride & 255 != 0 }
+    if elementBytes == 4 { return areNear && !(areLines && stride & 255 == 0) }
     return areSpread && stride & 4095 != 0 || areNear && stride & 2047 != 0
 }
 
