@@ -428,7 +428,7 @@ func sumAgainstKnownMax(_ kind: SumKind, _ tile: Tile, _ scratch: Scratch) {
         column &+= lanes
     }
     if vector_count_equal(wide_narrow(needed), splat(0)) == lanes { return }
-    _ = tileStats(kind, tile, scratch.exponentials.tails, tails: nil, known: table, scratch, again)
+    _ = tileStats(kind, tile, scratch.tile, tails: nil, known: table, scratch, again)
     column = 0
     while column < tile.count {
         let stats = table.stats(from: column)

@@ -33,13 +33,15 @@ func forwardTiles(
 ) {
     let table = scratch.table
     let columnBytes = min(n, block) &* vectorBytes
-    // Exponentials are kept where a few vectors of them fit; else the elements are, in the room of both.
+    // Exponentials are kept where a few vectors of them fit; else the elements are: as much as the second cache likes, or four
+    // lines of a row.
     let areSpread = !recomputes || keepsAsked(n, xStride)
     let keeps = op == .softmax && keepsExponentials(n, xStride, areSpread: areSpread, streaming: streaming)
     let kept = scratch.exponentials
-    let (panel, bytes) = keeps ? (kept.powers, panelBytes) : (kept.tails, 2 &* panelBytes)
+    let panel = keeps ? kept.powers : scratch.tile
     // In fours, as they are copied and written.
-    let vectors = bytes / columnBytes
+    let vectors =
+        keeps ? panelBytes / columnBytes : max(2 &* panelBytes / columnBytes, 4 &* lineBytes / vectorBytes)
     // Rows that share the sets of a cache are better read as far as they go.
     let isWide = streaming || !keeps && spacing(of: xStride, way: 4096) == 4096
     let most = isWide ? SliceTable.batch : swiftmax_tile_columns(n, elementBytes)

@@ -46,15 +46,17 @@ struct Scratch {
     /// Room for a vector of each of a batch of rows.
     @inline(__always) var nextMaxima: NextMaxima { NextMaxima(address: exponentials.powers) }
 
-    /// Two panels. Those of columns hold the elements where the powers will be.
+    /// Room for the elements of a tile of columns.
+    @inline(__always) var tile: UnsafeMutableRawPointer { columnLaneSums + Int(SWIFTMAX_LANE_SUM_BYTES) }
+
+    /// Two panels in the same room. Those of columns hold the elements where the powers will be.
     @inline(__always) var exponentials: ExponentialPanel {
-        let panels = columnLaneSums + Int(SWIFTMAX_LANE_SUM_BYTES)
-        return ExponentialPanel(
-            tails: panels, powers: panels + (panelBytes &+ Int(SWIFTMAX_PANEL_GAP_BYTES)))
+        ExponentialPanel(
+            tails: tile, powers: tile + (panelBytes &+ Int(SWIFTMAX_PANEL_GAP_BYTES)))
     }
 
     /// Room for one block of a column that is taken for a row.
-    @inline(__always) var row: UnsafeMutableRawPointer { exponentials.powers + panelBytes }
+    @inline(__always) var row: UnsafeMutableRawPointer { tile + Int(SWIFTMAX_TILE_BYTES) }
 }
 
 struct SliceTable {
