@@ -82,10 +82,20 @@
 
         /// Elements first..<end; returns `end`.
         @inline(never)
+        #if !SWIFTMAX_BASELINE
+            @_optimize(speed)
+        #endif
         private func narrowPart(
             _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ first: Int, _ end: Int
         ) -> Int {
             var i = first
+            while i &+ 4 &* lanes <= end {
+                for v in 0..<4 {
+                    let j = i &+ v &* lanes
+                    store(destination, j, lanes, vector_load(source.element(j)))
+                }
+                i &+= 4 &* lanes
+            }
             while i &+ lanes <= end {
                 store(destination, i, lanes, vector_load(source.element(i)))
                 i &+= lanes
