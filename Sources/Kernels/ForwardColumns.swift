@@ -143,7 +143,7 @@ private func keepsExponentials(_ n: Int, _ stride: Int, areSpread: Bool, streami
     if n <= longest || n > block { return n <= longest }
     let areNear = n &* stride <= 4 &* 1024 &* 1024
     if elementBytes == 4 { return areNear && !(areLines && stride & 255 == 0) }
-    return areSpread && stride & 4095 != 0 || areNear && stride & 2047 != 0
+    return areSpread && stride & 4095 != 0 || areNear && stride & 1023 != 0
 }
 
 // MARK: Results
