@@ -209,7 +209,8 @@ func runTurnedColumns(
     for unit in first..<end {
         let group = unit &* size
         let count = min(size, work.batch.elements &- group)
-        let rowBytes = work.turnedStride(count)
+        let dense = work.n &* work.wideBytes
+        let rowBytes = dense &+ Work.gap(after: count &* dense, columns)
         func turned(_ pack: Int, _ stride: Int, from row: Int = 0) -> Work.Operand {
             Work.Operand(address: packs.input(pack) + row &* stride, stride: stride)
         }
@@ -227,7 +228,7 @@ func runTurnedColumns(
             turned(0, rowBytes), turned(1, rowBytes), turned(pack, resultBytes), count &* columns,
             packs.kernel,
             next: work.following(
-                group &+ count, isThere: unit &+ 1 < end, rowBytes: work.n &* work.wideBytes))
+                group &+ count, isThere: unit &+ 1 < end, rowBytes: dense))
         work.forEachRun(group, count) { group, run, done in
             work.writeWideGroups(group, run, results, packs) { target in
                 target.turnBack(
@@ -239,14 +240,6 @@ func runTurnedColumns(
 }
 
 extension Work {
-    /// From one row to the next of the slices of `count` groups that are turned: longer by a line where the same element of each column
-    /// would lie in the same sets of the first cache, of more columns than these hold.
-    fileprivate func turnedStride(_ count: Int) -> Int {
-        let (rowBytes, columns) = (n &* wideBytes, across.size(0))
-        let areSpread = columns <= 8 || count &* rowBytes % 2048 != 0
-        return areSpread ? rowBytes : rowBytes &+ 64
-    }
-
     /// The groups from `group` on, as many elements as the rows or columns that are computed before them.
     fileprivate func following(_ group: Int, isThere: Bool, rowBytes: Int) -> swiftmax_next {
         let isAsked = isThere && kind == .forward && isWide
@@ -254,12 +247,19 @@ extension Work {
             address: isAsked ? start(group, 0) : nil, row_stride: rowBytes, column_stride: wideBytes)
     }
 
-    /// destination[j][i] = source[i][j]
-    fileprivate func transpose(
+    /// destination[j][i] = source[i][j]. Where both are many, a few columns at a time, so that the first cache holds the lines they go to
+    /// until these are full.
+    func transpose(
         _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
         _ destinationStride: Int, _ rows: Int, _ columns: Int, _ far: Int32
     ) {
-        kernels.pointee.transpose.unsafelyUnwrapped(
-            source, sourceStride, destination, destinationStride, rows, columns, far)
+        let step = rows >= 16 && columns > rows ? 8 : columns
+        var j = 0
+        while j < columns {
+            kernels.pointee.transpose.unsafelyUnwrapped(
+                source + j &* wideBytes, sourceStride, destination + j &* destinationStride,
+                destinationStride, rows, min(step, columns &- j), far)
+            j &+= step
+        }
     }
 }

@@ -61,19 +61,24 @@ extension Work {
         Operand(address: start(index, mask) + slice.offset(i, mask), stride: runStride(mask))
     }
 
-    /// Gathers `rows` slices from `index` on, one after another.
+    /// Gathers `rows` slices from `index` on, `rowStride` bytes apart.
     @inline(never)
     @_optimize(size)
     func gatherRows(
-        _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ packs: Packs
+        _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ rowStride: Int,
+        _ packs: Packs
     ) {
+        let source = start(index, operand)
         if isEven(index, rows) {
-            gather(
-                start(index, operand), step(operand), elementStride(operand), rows, n, target, packs)
-            return
+            if isTurned(operand) {
+                return transpose(source, elementStride(operand), target, rowStride, n, rows, 0)
+            }
+            if rowStride == n &* wideBytes {
+                return gather(source, step(operand), elementStride(operand), rows, n, target, packs)
+            }
         }
         for r in 0..<rows {
-            gatherRow(operand, index &+ r, 0, n, target + r &* n &* wideBytes, packs)
+            gatherRow(operand, index &+ r, 0, n, target + r &* rowStride, packs)
         }
     }
 
@@ -81,15 +86,32 @@ extension Work {
     @inline(never)
     @_optimize(size)
     func scatterRows(
-        _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ packs: Packs
+        _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ rowStride: Int, _ packs: Packs
     ) {
-        if isEven(index, rows) && step(output) == n &* elementStride(output) {
-            scatter(source, rows &* n, start(index, output), elementStride(output), packs)
-            return
+        let target = start(index, output)
+        if isEven(index, rows) {
+            if isTurned(output) {
+                return transpose(source, rowStride, target, elementStride(output), rows, n, 0)
+            }
+            if rowStride == n &* wideBytes && step(output) == n &* elementStride(output) {
+                return scatter(source, rows &* n, target, elementStride(output), packs)
+            }
         }
         for r in 0..<rows {
-            scatterRow(index &+ r, 0, n, source + r &* n &* wideBytes, packs)
+            scatterRow(index &+ r, 0, n, source + r &* rowStride, packs)
         }
+    }
+
+    /// Whether the slices of an operand lie side by side, and are turned to become rows.
+    func isTurned(_ operand: Int) -> Bool {
+        isWide && !hasMask && slice.count == 1 && step(operand) == elementBytes
+            && elementStride(operand) > elementBytes
+    }
+
+    /// Whether those of any operand are.
+    var areTurned: Bool {
+        for operand in 0...inputs where isTurned(operand) && !(isReduction && operand == output) { return true }
+        return false
     }
 
     /// Whether slices have one stride between them.
@@ -140,7 +162,9 @@ func runPackedRows(
 ) {
     let work = work.pointee
     let packs = Work.Packs(scratch: scratch)
-    let (rowBytes, size) = (work.n &* work.wideBytes, work.unitSlices)
+    let size = work.unitSlices
+    let dense = work.n &* work.wideBytes
+    let rowBytes = dense &+ (work.areTurned ? Work.gap(after: dense, size) : 0)
     for unit in first..<end {
         let slice = unit &* size
         let rows = min(size, work.slices &- slice)
@@ -150,7 +174,7 @@ func runPackedRows(
             if isRun && work.isRow(operand) {
                 return Work.Operand(address: work.start(slice, operand), stride: work.step(operand))
             }
-            work.gatherRows(operand, slice, rows, packs.input(operand), packs)
+            work.gatherRows(operand, slice, rows, packs.input(operand), rowBytes, packs)
             return Work.Operand(address: packs.input(operand), stride: rowBytes)
         }
         let x = input(0)
@@ -172,7 +196,7 @@ func runPackedRows(
             let packed = Work.Operand(
                 address: work.arePackedRowsInPlace ? packs.input(0) : packs.rows, stride: rowBytes)
             work.callRows(x, other, packed, rows, packs.kernel, next: next)
-            work.scatterRows(slice, rows, packed.address, packs)
+            work.scatterRows(slice, rows, packed.address, rowBytes, packs)
         }
     }
 }
@@ -199,7 +223,7 @@ func runShortRows(
                         columns + r &* work.wideBytes, columnStride, count, n, 0)
                 }
             } else {
-                work.gatherRows(operand, slice, rows, packs.rows, packs)
+                work.gatherRows(operand, slice, rows, packs.rows, rowBytes, packs)
                 transpose(packs.rows, rowBytes, columns, columnStride, rows, n, 0)
             }
         }
@@ -224,7 +248,7 @@ func runShortRows(
             }
         } else {
             transpose(packed.address, columnStride, packs.rows, rowBytes, n, rows, 0)
-            work.scatterRows(slice, rows, packs.rows, packs)
+            work.scatterRows(slice, rows, packs.rows, rowBytes, packs)
         }
     }
 }

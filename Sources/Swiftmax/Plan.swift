@@ -234,7 +234,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.columns, work.columnUnits)
     }
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
-    if nearest >= 0 && fits {
+    if nearest >= 0 && fits && (areShort || !work.isTurned(0) || !work.isRow(work.output)) {
         work.takeColumns(nearest)
         work.streaming = isLarge ? 1 : 0
         let most = max(16, min(1024, work.widePackBytes / sliceBytes) & ~15)
@@ -251,7 +251,10 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.rows, work.slices)
     }
     if sliceBytes > Work.packBytes || isByBlocks { return nil }
-    work.unitSlices = max(1, work.cachedBytes / sliceBytes)
+    // Rows that are turned fill a few lines side by side where they come from or go to.
+    let most = min(64, Work.packBytes / sliceBytes)
+    let turned = min(most, max(16, 256 &* 1024 / sliceBytes & ~15))
+    work.unitSlices = work.areTurned ? turned : max(1, work.cachedBytes / sliceBytes)
     return (.packedRows, work.rowUnits)
 }
 

@@ -81,6 +81,9 @@ extension Work {
     static var packBytes: Int { 4096 &* 1024 }
     /// What its rows may have between them: a line after each of those that a unit takes.
     static var gapBytes: Int { 256 &* 64 }
+    /// What `rows` rows have between them that are turned and lie `distance` bytes apart: nothing, or a line where the first cache would
+    /// hold fewer of the lines that are written together, as they share its sets.
+    static func gap(after distance: Int, _ rows: Int) -> Int { rows <= 8 || distance % 2048 != 0 ? 0 : 64 }
     /// What a pack of columns should hold: more than the inner caches do, so that its rows are long enough to be read ahead
     /// in. Of forward functions in Double only so much that the second cache also holds the next, which is asked for.
     var widePackBytes: Int {
