@@ -71,7 +71,10 @@ extension Work {
         let source = start(index, operand)
         if isEven(index, rows) {
             if isTurned(operand) {
-                return transpose(source, elementStride(operand), target, rowStride, n, rows, 0)
+                if isWide { return transpose(source, elementStride(operand), target, rowStride, n, rows, 0) }
+                let columns = target == packs.rows ? packs.input(operand) : packs.rows
+                gather(source, elementStride(operand), elementBytes, n, rows, columns, packs)
+                return transpose(columns, rows &* wideBytes, target, rowStride, n, rows, 0)
             }
             if rowStride == n &* wideBytes {
                 return gather(source, step(operand), elementStride(operand), rows, n, target, packs)
@@ -91,7 +94,10 @@ extension Work {
         let target = start(index, output)
         if isEven(index, rows) {
             if isTurned(output) {
-                return transpose(source, rowStride, target, elementStride(output), rows, n, 0)
+                if isWide { return transpose(source, rowStride, target, elementStride(output), rows, n, 0) }
+                let columns = source == packs.rows ? packs.input(0) : packs.rows
+                transpose(source, rowStride, columns, rows &* wideBytes, rows, n, 0)
+                return scatter(columns, n, rows, target, elementStride(output), elementBytes, packs)
             }
             if rowStride == n &* wideBytes && step(output) == n &* elementStride(output) {
                 return scatter(source, rows &* n, target, elementStride(output), packs)
@@ -104,13 +110,14 @@ extension Work {
 
     /// Whether the slices of an operand lie side by side, and are turned to become rows.
     func isTurned(_ operand: Int) -> Bool {
-        isWide && !hasMask && slice.count == 1 && step(operand) == elementBytes
-            && elementStride(operand) > elementBytes
+        !hasMask && slice.count == 1 && step(operand) == elementBytes && elementStride(operand) > elementBytes
     }
 
     /// Whether those of any operand are.
     var areTurned: Bool {
-        for operand in 0...inputs where isTurned(operand) && !(isReduction && operand == output) { return true }
+        for operand in 0...inputs where isTurned(operand) && !(isReduction && operand == output) {
+            return true
+        }
         return false
     }
 

@@ -234,7 +234,8 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.columns, work.columnUnits)
     }
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
-    if nearest >= 0 && fits && (areShort || !work.isTurned(0) || !work.isRow(work.output)) {
+    let areRowsWritten = work.isTurned(0) && work.elementStride(work.output) == work.elementBytes
+    if nearest >= 0 && fits && (areShort || !areRowsWritten) {
         work.takeColumns(nearest)
         work.streaming = isLarge ? 1 : 0
         let most = max(16, min(1024, work.widePackBytes / sliceBytes) & ~15)
