@@ -68,20 +68,23 @@ extension Work {
         _ operand: Int, _ index: Int, _ rows: Int, _ target: UnsafeMutableRawPointer, _ rowStride: Int,
         _ packs: Packs
     ) {
-        let source = start(index, operand)
-        if isEven(index, rows) {
-            if isTurned(operand) {
-                if isWide { return transpose(source, elementStride(operand), target, rowStride, n, rows, 0) }
-                let columns = target == packs.rows ? packs.input(operand) : packs.rows
-                gather(source, elementStride(operand), elementBytes, n, rows, columns, packs)
-                return transpose(columns, rows &* wideBytes, target, rowStride, n, rows, 0)
+        if isTurned(operand) {
+            let columns = target == packs.rows ? packs.input(operand) : packs.rows
+            forEachRun(index, rows) { index, count, done in
+                var (source, stride) = (start(index, operand), elementStride(operand))
+                if !isTurnedInPlace(operand) {
+                    gather(source, stride, step(operand), n, count, columns, packs)
+                    (source, stride) = (columns, count &* wideBytes)
+                }
+                transpose(source, stride, target + done &* rowStride, rowStride, n, count, 0)
             }
-            if rowStride == n &* wideBytes {
-                return gather(source, step(operand), elementStride(operand), rows, n, target, packs)
+        } else if isEven(index, rows) && rowStride == n &* wideBytes {
+            gather(
+                start(index, operand), step(operand), elementStride(operand), rows, n, target, packs)
+        } else {
+            for r in 0..<rows {
+                gatherRow(operand, index &+ r, 0, n, target + r &* rowStride, packs)
             }
-        }
-        for r in 0..<rows {
-            gatherRow(operand, index &+ r, 0, n, target + r &* rowStride, packs)
         }
     }
 
@@ -91,26 +94,35 @@ extension Work {
     func scatterRows(
         _ index: Int, _ rows: Int, _ source: UnsafeMutableRawPointer, _ rowStride: Int, _ packs: Packs
     ) {
-        let target = start(index, output)
-        if isEven(index, rows) {
-            if isTurned(output) {
-                if isWide { return transpose(source, rowStride, target, elementStride(output), rows, n, 0) }
-                let columns = source == packs.rows ? packs.input(0) : packs.rows
-                transpose(source, rowStride, columns, rows &* wideBytes, rows, n, 0)
-                return scatter(columns, n, rows, target, elementStride(output), elementBytes, packs)
+        if isTurned(output) {
+            let columns = source == packs.rows ? packs.input(0) : packs.rows
+            forEachRun(index, rows) { index, count, done in
+                let (rows, target) = (source + done &* rowStride, start(index, output))
+                let stride = elementStride(output)
+                if isTurnedInPlace(output) { return transpose(rows, rowStride, target, stride, count, n, 0) }
+                transpose(rows, rowStride, columns, count &* wideBytes, count, n, 0)
+                scatter(columns, n, count, target, stride, step(output), packs)
             }
-            if rowStride == n &* wideBytes && step(output) == n &* elementStride(output) {
-                return scatter(source, rows &* n, target, elementStride(output), packs)
+        } else if isEven(index, rows) && rowStride == n &* wideBytes
+            && step(output) == n &* elementStride(output)
+        {
+            scatter(source, rows &* n, start(index, output), elementStride(output), packs)
+        } else {
+            for r in 0..<rows {
+                scatterRow(index &+ r, 0, n, source + r &* rowStride, packs)
             }
-        }
-        for r in 0..<rows {
-            scatterRow(index &+ r, 0, n, source + r &* rowStride, packs)
         }
     }
 
-    /// Whether the slices of an operand lie side by side, and are turned to become rows.
+    /// Whether the slices of an operand lie nearer to each other than their own elements, and are turned to become rows.
     func isTurned(_ operand: Int) -> Bool {
-        !hasMask && slice.count == 1 && step(operand) == elementBytes && elementStride(operand) > elementBytes
+        !hasMask && slice.count == 1 && step(operand) != 0
+            && step(operand).magnitude < elementStride(operand).magnitude
+    }
+
+    /// Whether they are where they lie, and not as columns of the wide type without gaps.
+    private func isTurnedInPlace(_ operand: Int) -> Bool {
+        isWide && step(operand) == elementBytes && elementStride(operand) > 0
     }
 
     /// Whether those of any operand are.

@@ -234,7 +234,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.columns, work.columnUnits)
     }
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
-    let areRowsWritten = work.isTurned(0) && work.elementStride(work.output) == work.elementBytes
+    let areRowsWritten = !work.isReduction && work.elementStride(work.output) == work.elementBytes
     if nearest >= 0 && fits && (areShort || !areRowsWritten) {
         work.takeColumns(nearest)
         work.streaming = isLarge ? 1 : 0
@@ -252,6 +252,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.rows, work.slices)
     }
     if sliceBytes > Work.packBytes || isByBlocks { return nil }
+    if let nearest = turnedDimension(work) { work.batch.moveToEnd(nearest) }
     // Rows that are turned fill a few lines side by side where they come from or go to.
     let most = min(64, Work.packBytes / sliceBytes)
     let turned = min(most, max(16, 256 &* 1024 / sliceBytes & ~15))
@@ -426,6 +427,20 @@ private func nearestDimension(_ work: Work) -> Int {
         if isNear && own < distance { (nearest, distance) = (dimension, own) }
     }
     return nearest
+}
+
+/// The dimension of the batch along which the slices of an operand are next to each other that are to be turned, if any.
+@_optimize(size)
+private func turnedDimension(_ work: Work) -> Int? {
+    for operand in 0...work.inputs where work.slice.count == 1 && !work.isReduction {
+        for dimension in 0..<work.batch.count
+        where work.batch.size(dimension) >= 16 && work.elementStride(operand) != work.elementBytes
+            && work.batch.stride(dimension, operand) == work.elementBytes
+        {
+            return dimension
+        }
+    }
+    return nil
 }
 
 extension Work {
