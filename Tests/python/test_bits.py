@@ -371,6 +371,52 @@ def test_columns_side_by_side_and_apart(length: int, family: str, name: str, dty
         assert call(name, [apart], axis=0).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@pytest.mark.parametrize("columns", [3, 8, 12, 20, 40, 66, 130])
+@pytest.mark.parametrize("length", [512, 1024, 1500, 2048, 4096, 5000])
+def test_tall_columns(length: int, columns: int, name: str, dtype: str) -> None:
+    """Of lengths whose lines share the sets of a cache too; turned, kept and computed again."""
+    shape = (2, length, columns)
+    if name in BACKWARD:
+        arrays = list(gradients(name, 11, shape, dtype))
+    else:
+        arrays = [logits("wide", 11, shape, dtype)]
+    expected = call(name, [np.ascontiguousarray(np.moveaxis(a, 1, 2)) for a in arrays], axis=2)
+    if name != "logsumexp":
+        expected = np.moveaxis(expected, 2, 1)
+    assert call(name, arrays, axis=1).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@pytest.mark.parametrize("shape", [(128, 1024), (70, 333), (1000, 5), (5, 40, 128), (20, 64, 9)])
+def test_layouts_that_differ(shape: tuple[int, ...], name: str, dtype: str) -> None:
+    """Inputs and outputs each in any order of dimensions, reversed, and every other element."""
+    if name in BACKWARD:
+        arrays = list(gradients(name, 12, shape, dtype))
+    else:
+        arrays = [logits("wide", 12, shape, dtype)]
+
+    def placed(array: Array, layout: int) -> Array:
+        order = np.roll(np.arange(array.ndim), layout)
+        ordered = np.ascontiguousarray(array.transpose(order))
+        if layout >= array.ndim:
+            ordered = np.flip(np.repeat(np.flip(ordered, 0), 2, axis=-1)[..., ::2], 0)
+        return ordered.transpose(np.argsort(order))
+
+    layouts = range(2 * len(shape))
+    for axis in range(len(shape)):
+        expected = call(name, arrays, axis=axis).tobytes()
+        for one in layouts:
+            for other in layouts:
+                inputs = [placed(a, layout) for a, layout in zip(arrays, (one, other), strict=False)]
+                arguments: dict[str, Any] = {"axis": axis}
+                if name in FORWARD and name != "logsumexp":
+                    arguments["out"] = placed(np.empty(shape, dtype), other)
+                assert call(name, inputs, **arguments).tobytes() == expected
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="protects a page as Linux does")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
