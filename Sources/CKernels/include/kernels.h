@@ -33,16 +33,16 @@ enum {
 /// Bytes of scratch that each kernel call needs: three tables, the partial sums of a batch of rows, the
 /// elements of a tile of columns, and a block of one column.
 /// Of a block of elements there is room for four lines of each row, as the CPU hardly reads ahead in less; in
-/// their place, for two panels of exponentials. The members of a virtual lane lie eight or sixteen lines apart
-/// in a panel: with half of that between the panels, they do not share the sets of the first cache.
+/// their place, for two panels of exponentials. The members of a virtual lane lie eight or sixteen lines
+/// apart in a panel: with half of that between the panels, they do not share the sets of the first cache.
 enum {
     SWIFTMAX_TABLE_BYTES = 16 * 8 * SWIFTMAX_TABLE_SLICES,
     SWIFTMAX_PANEL_BYTES = 256 * 1024,
     SWIFTMAX_PANEL_GAP_BYTES = 4 * 64,
     SWIFTMAX_TILE_BYTES = 4 * 64 * SWIFTMAX_BLOCK,
     SWIFTMAX_LANE_SUM_BYTES = 64 * 1024,
-    SWIFTMAX_KERNEL_SCRATCH_BYTES = 3 * SWIFTMAX_TABLE_BYTES + SWIFTMAX_LANE_SUM_BYTES +
-        SWIFTMAX_TILE_BYTES + 8 * SWIFTMAX_BLOCK
+    SWIFTMAX_KERNEL_SCRATCH_BYTES = 3 * SWIFTMAX_TABLE_BYTES + SWIFTMAX_LANE_SUM_BYTES + SWIFTMAX_TILE_BYTES +
+        8 * SWIFTMAX_BLOCK
 };
 
 /// What is known of a slice, or of one block of it, after one reading.
