@@ -249,6 +249,8 @@ extension Work {
 
     /// destination[j][i] = source[i][j]. Where both are many, a few columns at a time, so that the first cache holds the lines they go to
     /// until these are full.
+    @inline(never)
+    @_optimize(size)
     func transpose(
         _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
         _ destinationStride: Int, _ rows: Int, _ columns: Int, _ far: Int32

@@ -253,10 +253,14 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     }
     if sliceBytes > Work.packBytes || isByBlocks { return nil }
     if let nearest = turnedDimension(work) { work.batch.moveToEnd(nearest) }
-    // Rows that are turned fill a few lines side by side where they come from or go to.
-    let most = min(64, Work.packBytes / sliceBytes)
-    let turned = min(most, max(16, 256 &* 1024 / sliceBytes & ~15))
-    work.unitSlices = work.areTurned ? turned : max(1, work.cachedBytes / sliceBytes)
+    if work.areTurned {
+        // So many that they fill a few lines side by side where they come from or go to, and fit in the second cache.
+        let share = work.slices / (2 &* max(1, threadsWorth(elements)))
+        let good = min(64, min(share, 256 &* 1024 / sliceBytes)) & ~15
+        work.unitSlices = min(max(16, good), Work.packBytes / sliceBytes)
+    } else {
+        work.unitSlices = max(1, work.cachedBytes / sliceBytes)
+    }
     return (.packedRows, work.rowUnits)
 }
 
@@ -429,16 +433,17 @@ private func nearestDimension(_ work: Work) -> Int {
     return nearest
 }
 
-/// The dimension of the batch along which the slices of an operand are next to each other that are to be turned, if any.
+/// The dimension of the batch along which slices lie nearest to each other in the first operand that is to be turned, if any.
 @_optimize(size)
 private func turnedDimension(_ work: Work) -> Int? {
-    for operand in 0...work.inputs where work.slice.count == 1 && !work.isReduction {
-        for dimension in 0..<work.batch.count
-        where work.batch.size(dimension) >= 16 && work.elementStride(operand) != work.elementBytes
-            && work.batch.stride(dimension, operand) == work.elementBytes
-        {
-            return dimension
+    if work.slice.count != 1 || work.isReduction { return nil }
+    for operand in 0...work.inputs {
+        var (nearest, distance): (Int?, UInt) = (nil, work.elementStride(operand).magnitude)
+        for dimension in 0..<work.batch.count where work.batch.size(dimension) >= 16 {
+            let own = work.batch.stride(dimension, operand).magnitude
+            if own != 0 && own < distance { (nearest, distance) = (dimension, own) }
         }
+        if nearest != nil { return nearest }
     }
     return nil
 }
