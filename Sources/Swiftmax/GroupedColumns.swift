@@ -246,22 +246,4 @@ extension Work {
         return swiftmax_next(
             address: isAsked ? start(group, 0) : nil, row_stride: rowBytes, column_stride: wideBytes)
     }
-
-    /// destination[j][i] = source[i][j]. Where both are many, a few columns at a time, so that the first cache holds the lines they go to
-    /// until these are full.
-    @inline(never)
-    @_optimize(size)
-    func transpose(
-        _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
-        _ destinationStride: Int, _ rows: Int, _ columns: Int, _ far: Int32
-    ) {
-        let step = rows >= 16 && columns > rows ? 8 : columns
-        var j = 0
-        while j < columns {
-            kernels.pointee.transpose.unsafelyUnwrapped(
-                source + j &* wideBytes, sourceStride, destination + j &* destinationStride,
-                destinationStride, rows, min(step, columns &- j), far)
-            j &+= step
-        }
-    }
 }

@@ -139,6 +139,24 @@ extension Work {
             source, 0, target, 0, bytes.assumingMemoryBound(to: UInt8.self), 0, fill, 1, count, 0)
     }
 
+    /// destination[j][i] = source[i][j]. Where both are many, a few columns at a time, so that the first cache holds the lines they go to
+    /// until these are full.
+    @inline(never)
+    @_optimize(size)
+    func transpose(
+        _ source: UnsafeMutableRawPointer, _ sourceStride: Int, _ destination: UnsafeMutableRawPointer,
+        _ destinationStride: Int, _ rows: Int, _ columns: Int, _ far: Int32
+    ) {
+        let step = rows >= 16 && columns > rows ? 8 : columns
+        var j = 0
+        while j < columns {
+            kernels.pointee.transpose.unsafelyUnwrapped(
+                source + j &* wideBytes, sourceStride, destination + j &* destinationStride,
+                destinationStride, rows, min(step, columns &- j), far)
+            j &+= step
+        }
+    }
+
     private func widen(
         _ source: UnsafeMutableRawPointer, _ rowStride: Int, _ target: UnsafeMutableRawPointer, _ rows: Int,
         _ count: Int, _ ahead: Int

@@ -234,6 +234,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.columns, work.columnUnits)
     }
     let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
+    // Where results are rows, inputs that are columns are turned.
     let areRowsWritten = !work.isReduction && work.elementStride(work.output) == work.elementBytes
     if nearest >= 0 && fits && (areShort || !areRowsWritten) {
         work.takeColumns(nearest)
