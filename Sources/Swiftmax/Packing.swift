@@ -1,4 +1,4 @@
-// Copies between an array and scratch: runs of elements with any stride, of any type.
+// Copies between an array and scratch: runs of elements with any stride, of any type, and what is turned.
 
 import CKernels
 import CSupport

@@ -34,7 +34,8 @@ enum {
 /// elements of a tile of columns, and a block of one column.
 /// Of a block of elements there is room for four lines of each row, as the CPU hardly reads ahead in less; in
 /// their place, for two panels of exponentials. The members of a virtual lane lie eight or sixteen lines
-/// apart in a panel: with half of that between the panels, they do not share the sets of the first cache.
+/// apart in a panel: with four between the panels, those of one share no sets of the first cache with those
+/// of the other.
 enum {
     SWIFTMAX_TABLE_BYTES = 16 * 8 * SWIFTMAX_TABLE_SLICES,
     SWIFTMAX_PANEL_BYTES = 256 * 1024,
