@@ -233,7 +233,8 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         if work.isWide && areNarrow(work) { work.kernels = narrowKernels() }
         return (.columns, work.columnUnits)
     }
-    let nearest = neighbors < 0 && !areRows ? nearestDimension(work) : neighbors
+    let nearest =
+        neighbors < 0 && !areRows ? nearestDimension(work, from: fewColumns, 0, work.inputs) : neighbors
     // Where results are rows, inputs that are columns are turned.
     let areRowsWritten = !work.isReduction && work.elementStride(work.output) == work.elementBytes
     if nearest >= 0 && fits && (areShort || !areRowsWritten) {
@@ -253,7 +254,8 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         return (.rows, work.slices)
     }
     if sliceBytes > Work.packBytes || isByBlocks { return nil }
-    if let nearest = turnedDimension(work) { work.batch.moveToEnd(nearest) }
+    let turned = turnedDimension(work)
+    if turned >= 0 { work.batch.moveToEnd(turned) }
     if work.areTurned {
         // So many that they fill a few lines side by side where they come from or go to, and fit in the second cache.
         let share = work.slices / (2 &* max(1, threadsWorth(elements)))
@@ -417,36 +419,32 @@ private func areNarrow(_ work: Work) -> Bool {
     return columns >= 8 && columns < (isSoftmax ? 16 : 9) && narrowKernels().pointee.backward_columns != nil
 }
 
-/// The dimension of the batch along which slices lie nearest to each other, if nearer than their own elements do, or -1.
+/// The dimension of the batch along which at least so many slices lie nearest to each other in the operands from `first` to `end`, by
+/// the first of these, if nearer than their own elements do in each, or -1.
 @_optimize(size)
-private func nearestDimension(_ work: Work) -> Int {
+private func nearestDimension(_ work: Work, from fewest: Int, _ first: Int, _ end: Int) -> Int {
     if work.slice.count != 1 { return -1 }
     var (nearest, distance) = (-1, Int.max)
-    for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewColumns {
+    for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewest {
         var isNear = true
-        for operand in 0..<work.inputs
+        for operand in first..<end
         where work.batch.stride(dimension, operand).magnitude >= work.slice.stride(0, operand).magnitude {
             isNear = false
         }
-        let own = Int(work.batch.stride(dimension, 0).magnitude)
+        let own = Int(work.batch.stride(dimension, first).magnitude)
         if isNear && own < distance { (nearest, distance) = (dimension, own) }
     }
     return nearest
 }
 
-/// The dimension of the batch along which slices lie nearest to each other in the first operand that is to be turned, if any.
+/// That along which the slices of the first operand that is to be turned do so, or -1.
 @_optimize(size)
-private func turnedDimension(_ work: Work) -> Int? {
-    if work.slice.count != 1 || work.isReduction { return nil }
-    for operand in 0...work.inputs {
-        var (nearest, distance): (Int?, UInt) = (nil, work.elementStride(operand).magnitude)
-        for dimension in 0..<work.batch.count where work.batch.size(dimension) >= 16 {
-            let own = work.batch.stride(dimension, operand).magnitude
-            if own != 0 && own < distance { (nearest, distance) = (dimension, own) }
-        }
-        if nearest != nil { return nearest }
+private func turnedDimension(_ work: Work) -> Int {
+    for operand in 0...work.inputs where !work.isReduction {
+        let nearest = nearestDimension(work, from: 16, operand, operand &+ 1)
+        if nearest >= 0 && work.batch.stride(nearest, operand) != 0 { return nearest }
     }
-    return nil
+    return -1
 }
 
 extension Work {

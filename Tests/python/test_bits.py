@@ -26,11 +26,11 @@ def call(name: str, arrays: list[Array], **arguments: Any) -> Array:
     return np.asarray(getattr(swiftmax, name)(*arrays, **arguments))
 
 
-def slices(name: str, seed: int, family: str, length: int, dtype: str) -> list[Array]:
-    """The array arguments of a call on one slice."""
+def operands(name: str, seed: int, family: str, shape: tuple[int, ...], dtype: str) -> list[Array]:
+    """The array arguments of a call."""
     if name in BACKWARD:
-        return list(gradients(name, seed, (length,), dtype))
-    return [logits(family, seed, (length,), dtype)]
+        return list(gradients(name, seed, shape, dtype))
+    return [logits(family, seed, shape, dtype)]
 
 
 # ---- One slice, anywhere ------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_any_place(name: str, dtype: str, data: st.DataObject, threads: None) ->
     """A slice along any axis of any batch in any layout, among neighbors of any kind."""
     length = data.draw(st.one_of(st.sampled_from(LENGTHS), st.integers(1, 300)))
     seed, family = data.draw(strategies.seeds), data.draw(strategies.families)
-    alone = slices(name, seed, family, length, dtype)
+    alone = operands(name, seed, family, (length,), dtype)
     swiftmax.set_num_threads(1)
     expected = call(name, alone).tobytes()
 
@@ -84,7 +84,7 @@ def test_several_axes(name: str, dtype: str, data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=3))
     length = int(np.prod(sizes))
     family, seed = data.draw(strategies.families), data.draw(strategies.seeds)
-    alone = slices(name, seed, family, length, dtype)
+    alone = operands(name, seed, family, (length,), dtype)
     expected = call(name, alone).tobytes()
     batch = data.draw(st.integers(1, 20))
     rank = len(sizes) + 1
@@ -116,10 +116,7 @@ def test_several_axes_of_many_slices(
     shape: tuple[int, ...], axes: tuple[int, ...], name: str, dtype: str, threads: None
 ) -> None:
     """Copies of one slice and of many, and a slice too long for one."""
-    if name in BACKWARD:
-        arrays = list(gradients(name, 13, shape, dtype))
-    else:
-        arrays = [logits("wide", 13, shape, dtype)]
+    arrays = operands(name, 13, "wide", shape, dtype)
     count = len(axes)
     rows = [np.moveaxis(a, axes, range(-count, 0)) for a in arrays]
     batch = rows[0].shape[:-count]
@@ -176,7 +173,7 @@ VIEWS: dict[str, tuple[tuple[int, ...], int, Callable[[Array], Array]]] = {
 def test_views(view: str, name: str, dtype: str) -> None:
     """Slices of a view, and the same as contiguous rows."""
     shape, axis, of = VIEWS[view]
-    arrays = [of(np.resize(part, shape)) for part in slices(name, 4, "wide", 9973, dtype)]
+    arrays = [of(np.resize(part, shape)) for part in operands(name, 4, "wide", (9973,), dtype)]
     rows = [np.ascontiguousarray(np.moveaxis(array, axis, -1)) for array in arrays]
     expected = call(name, rows, axis=-1)
     result = call(name, arrays, axis=axis)
@@ -191,7 +188,7 @@ def test_views(view: str, name: str, dtype: str) -> None:
 def test_gradients_of_views_with_a_sum_out_of_range(length: int, name: str, dtype: str) -> None:
     """Reversed rows, and every other element: one sum is not a number, one overflows."""
     grad_output, output = (
-        np.resize(part, (30, length)) for part in slices(name, 5, "wide", 9973, dtype)
+        np.resize(part, (30, length)) for part in operands(name, 5, "wide", (9973,), dtype)
     )
     grad_output[11, length // 2] = np.inf
     grad_output[19] = np.finfo(np.float32).max if dtype == "bfloat16" else np.finfo(dtype).max
@@ -279,7 +276,7 @@ def test_long_rows(dtype: str, length: int) -> None:
 @pytest.mark.parametrize("length", [2, 3, 6, 7, 10, 28, 33, 64, 65, 120, 9001])
 def test_rows_in_memory(length: int, name: str, dtype: str) -> None:
     """So many rows that they are asked for ahead and written past the caches; as columns too."""
-    parts = slices(name, 6, "wide", 9973, dtype)
+    parts = operands(name, 6, "wide", (9973,), dtype)
     shape = (13 << 20) // (length * parts[0].itemsize), length
     arrays = [np.resize(part, shape) for part in parts]
     expected = call(name, [np.asfortranarray(array) for array in arrays], axis=1)
@@ -290,7 +287,7 @@ def test_rows_in_memory(length: int, name: str, dtype: str) -> None:
 @pytest.mark.parametrize("length", [5_001, 300_001, 1_000_001])
 def test_long_masked_rows(length: int, dtype: str) -> None:
     """What a mask leaves out is summed as if it were -inf."""
-    x = np.resize(slices("softmax", 7, "wide", 9973, dtype)[0], (2, length))
+    x = np.resize(operands("softmax", 7, "wide", (9973,), dtype)[0], (2, length))
     mask = np.resize(np.arange(7) % 3 > 0, x.shape)
     masked = np.where(mask, x, np.array(-np.inf, x.dtype))
     for name in FORWARD:
@@ -378,10 +375,7 @@ def test_columns_side_by_side_and_apart(length: int, family: str, name: str, dty
 def test_tall_columns(length: int, columns: int, name: str, dtype: str) -> None:
     """Of lengths whose lines share the sets of a cache too; turned, kept and computed again."""
     shape = (2, length, columns)
-    if name in BACKWARD:
-        arrays = list(gradients(name, 11, shape, dtype))
-    else:
-        arrays = [logits("wide", 11, shape, dtype)]
+    arrays = operands(name, 11, "wide", shape, dtype)
     expected = call(name, [np.ascontiguousarray(np.moveaxis(a, 1, 2)) for a in arrays], axis=2)
     if name != "logsumexp":
         expected = np.moveaxis(expected, 2, 1)
@@ -393,10 +387,7 @@ def test_tall_columns(length: int, columns: int, name: str, dtype: str) -> None:
 @pytest.mark.parametrize("shape", [(128, 1024), (70, 333), (1000, 5), (5, 40, 128), (20, 64, 9)])
 def test_layouts_that_differ(shape: tuple[int, ...], name: str, dtype: str) -> None:
     """Inputs and outputs each in any order of dimensions, reversed, and every other element."""
-    if name in BACKWARD:
-        arrays = list(gradients(name, 12, shape, dtype))
-    else:
-        arrays = [logits("wide", 12, shape, dtype)]
+    arrays = operands(name, 12, "wide", shape, dtype)
 
     def placed(array: Array, layout: int) -> Array:
         order = np.roll(np.arange(array.ndim), layout)
@@ -425,10 +416,7 @@ def test_layouts_that_differ(shape: tuple[int, ...], name: str, dtype: str) -> N
 def test_groups_of_columns(length: int, columns: int, name: str, dtype: str) -> None:
     """Many short groups side by side in memory, with gaps between them, reversed, and in place."""
     shape = (37, length, columns)
-    if name in BACKWARD:
-        arrays = list(gradients(name, 10, shape, dtype))
-    else:
-        arrays = [logits("wide", 10, shape, dtype)]
+    arrays = operands(name, 10, "wide", shape, dtype)
     rows = [np.ascontiguousarray(np.moveaxis(a, 1, 2)) for a in arrays]
     expected = call(name, rows, axis=2)
     if name != "logsumexp":
@@ -500,7 +488,7 @@ def test_gradients_of_columns_apart(length: int, columns: int, name: str, dtype:
 )
 def test_outputs_past_the_caches(length: int, columns: int, name: str, dtype: str) -> None:
     """From any place in a cache line on; what lies before and after the output stays as it was."""
-    parts = slices(name, 14, "wide", length * columns, dtype)
+    parts = operands(name, 14, "wide", (length * columns,), dtype)
     arrays = [part.reshape(length, columns) for part in parts]
     expected = call(name, arrays, axis=0)
     groups = 1 + (13 << 20) // expected.nbytes
@@ -523,7 +511,7 @@ def test_outputs_past_the_caches(length: int, columns: int, name: str, dtype: st
 )
 def test_nothing_is_read_beyond_an_input(rows: int, columns: int, name: str, dtype: str) -> None:
     """The last element wanted is the last of readable memory, along both axes."""
-    arrays = list(slices(name, 7, "wide", rows * columns, dtype))
+    arrays = operands(name, 7, "wide", (rows * columns,), dtype)
     arrays = [array.reshape(rows, columns) for array in arrays]
 
     def at_the_edge(array: Array, step: int) -> Array:
@@ -570,10 +558,7 @@ def test_nothing_is_read_beyond_an_input(rows: int, columns: int, name: str, dty
 def test_any_number_of_threads(
     name: str, dtype: str, shape: tuple[int, ...], axis: int, threads: None
 ) -> None:
-    if name in BACKWARD:
-        arrays = [np.resize(a, shape) for a in gradients(name, 5, (100_003,), dtype)]
-    else:
-        arrays = [np.resize(logits("logits", 5, (100_003,), dtype), shape)]
+    arrays = [np.resize(a, shape) for a in operands(name, 5, "logits", (100_003,), dtype)]
     swiftmax.set_num_threads(1)
     expected = call(name, arrays, axis=axis).tobytes()
     for count in [2, 3, 7, 64]:
@@ -600,10 +585,7 @@ def test_a_canceling_logsumexp_and_threads(dtype: str, largest: float, threads: 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
 def test_a_split_or_padded_batch(name: str, dtype: str) -> None:
-    if name in BACKWARD:
-        arrays = list(gradients(name, 9, (300, 333), dtype))
-    else:
-        arrays = [logits("wide", 9, (300, 333), dtype)]
+    arrays = operands(name, 9, "wide", (300, 333), dtype)
     expected = call(name, arrays)
     parts = [call(name, [a[i : i + 7] for a in arrays]) for i in range(0, 300, 7)]
     assert np.concatenate(parts).tobytes() == expected.tobytes()
