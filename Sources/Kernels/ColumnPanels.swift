@@ -24,10 +24,91 @@ func copyToPanel(
     _ tile: Tile, from start: Int, _ panel: UnsafeMutableRawPointer, _ table: SliceTable
 ) {
     let n = min(block, tile.n &- start)
+    if let mask = tile.mask { return copyMasked(tile, mask, n, panel, table) }
     for group in 0..<tile.groups {
         copyColumns(
             tile.address + (group &* tile.groupStride &+ start &* tile.stride), tile.elements, tile.stride,
             tile.columns, n, panel, table, group &* tile.groupColumns)
+    }
+}
+
+/// The same of columns of one block in one group, with -inf in the place of what the mask leaves out.
+@inline(never)
+private func copyMasked(
+    _ tile: Tile, _ mask: Mask, _ n: Int, _ panel: UnsafeMutableRawPointer, _ table: SliceTable
+) {
+    let (x, elements, stride, count) = (tile.address, tile.elements, tile.stride, tile.columns)
+    let columnBytes = n &* vectorBytes
+    #if SWIFTMAX_BASELINE && arch(x86_64)
+        var column = 0
+    #else
+        // Four vectors at a time, as without a mask.
+        let whole = count & ~(4 &* lanes &- 1)
+        let areKept = keepsAsked(n, stride)
+        let nextBytes = areKept ? 4 &* lanes : 8 &* mask.stride
+        @inline(__always)
+        func copyFours(step: Int, _ load: (_ address: UnsafeRawPointer) -> Vector) {
+            let next = areKept ? 4 &* lanes &* step : 8 &* stride
+            var column = 0
+            while column < whole {
+                let target = panel + column / lanes &* columnBytes
+                var largest = Quad(repeating: splat(-.infinity))
+                for i in 0..<n {
+                    let source = x + (column &* step &+ i &* stride)
+                    @inline(__always)
+                    func element(_ v: Int) -> Vector {
+                        let address = source + v &* lanes &* step
+                        let value = mask.select(load(address), i, column &+ v &* lanes, lanes)
+                        vector_prefetch(address + next)
+                        vector_store(target + (v &* columnBytes &+ i &* vectorBytes), value)
+                        return value
+                    }
+                    largest = largest.map(Quad(element(0), element(1), element(2), element(3)), maximum)
+                    vector_prefetch(mask.address + (i &* mask.stride &+ column &+ nextBytes))
+                }
+                table.setMax(largest.a, from: column)
+                table.setMax(largest.b, from: column &+ lanes)
+                table.setMax(largest.c, from: column &+ 2 &* lanes)
+                table.setMax(largest.d, from: column &+ 3 &* lanes)
+                column &+= 4 &* lanes
+            }
+        }
+        switch elements {
+        #if SWIFTMAX_FLOAT32
+            case .halves(let format), .reversedHalves(let format):
+                copyFours(step: 2) { format.load($0, 0, lanes) }
+        #endif
+        default: copyFours(step: elementBytes) { vector_load($0) }
+        }
+        var column = whole
+    #endif
+    copyColumns(x + column &* elements.stride, elements, stride, count &- column, n, panel, table, column)
+    while column < count {
+        let present = min(lanes, count &- column)
+        var largest = splat(-.infinity)
+        for i in 0..<n {
+            let place = panel + (column / lanes &* columnBytes &+ i &* vectorBytes)
+            let value = mask.select(vector_load(place), i, column, present)
+            vector_store(place, value)
+            largest = maximum(largest, value)
+        }
+        table.setMax(largest, from: column)
+        column &+= lanes
+    }
+}
+
+/// The mask of columns: a byte for each element, those of a row side by side, `stride` bytes from one row to the next.
+struct Mask {
+    let address: UnsafePointer<UInt8>
+    let stride: Int
+
+    @inline(__always)
+    func moved(by columns: Int) -> Mask { Mask(address: address + columns, stride: stride) }
+
+    /// `count` elements of row i from `column` on, with -inf in the place of what it leaves out.
+    @inline(__always)
+    fileprivate func select(_ elements: Vector, _ i: Int, _ column: Int, _ count: Int) -> Vector {
+        vector_select_bytes(address + (i &* stride &+ column), count, elements, splat(-.infinity))
     }
 }
 

@@ -12,6 +12,7 @@ struct Tile {
     let address: UnsafeRawPointer
     let elements: Elements
     let stride: Int
+    let mask: Mask?
     let columns: Int
     let groups: Int
     /// From the number of a column to that of the same in the next group.

@@ -62,9 +62,9 @@ private func gatherRow(
 /// Copies elements, or `fill` where `mask` is 0.
 func select(
     _ source: UnsafeRawPointer, _ destination: UnsafeMutableRawPointer, _ mask: UnsafePointer<UInt8>,
-    _ fill: Element, _ n: Int, streaming: Bool
+    _ fill: Element, _ n: Int
 ) {
-    writeRow(destination, n, streaming: streaming) { i, count in
+    writeRow(destination, n, streaming: false) { i, count in
         vector_select_bytes(mask + i, count, load(source.element(i), count), splat(fill))
     }
 }

@@ -3,31 +3,32 @@
 import CKernels
 import CVector
 
-/// The forward operation on `columns` slices in each of `groups`.
+/// The forward operation on `columns` slices in each of `groups`; with a mask in one, of at most one block.
 func forwardColumns(
-    _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
+    _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int, _ mask: Mask?,
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ groups: swiftmax_groups, _ n: Int,
     _ scratch: Scratch, streaming: Bool, next: Asked, recomputes: Bool
 ) {
     #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
-        if areTinySoftmax(op, elements, columns, n, inPlace: UnsafeRawPointer(out) == x) {
+        let isInPlace = UnsafeRawPointer(out) == x
+        if mask == nil && areTinySoftmax(op, elements, columns, n, inPlace: isInPlace) {
             return tinySoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
         }
-        if areTinyLogSoftmax(
-            op, elements, columns, n, inPlace: UnsafeRawPointer(out) == x, streaming: streaming)
+        if mask == nil
+            && areTinyLogSoftmax(op, elements, columns, n, inPlace: isInPlace, streaming: streaming)
         {
             return tinyLogSoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
         }
     #endif
     forwardTiles(
-        op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming: streaming,
+        op, elements, x, xStride, mask, out, outStride, columns, groups, n, scratch, streaming: streaming,
         next: next, recomputes: recomputes)
 }
 
 /// The same, a tile at a time: of small groups several.
 @inline(never)
 func forwardTiles(
-    _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int,
+    _ op: Operation, _ elements: Elements, _ x: UnsafeRawPointer, _ xStride: Int, _ mask: Mask?,
     _ out: UnsafeMutableRawPointer, _ outStride: Int, _ columns: Int, _ groups: swiftmax_groups, _ n: Int,
     _ scratch: Scratch, streaming: Bool, next: Asked, recomputes: Bool
 ) {
@@ -63,6 +64,7 @@ func forwardTiles(
         let count = min(width, columns &- first)
         let together = min(tileGroups, groups.count &- group)
         let address = x + (group &* groups.input_stride &+ first &* elements.stride)
+        let mask = mask?.moved(by: first)
         let out = out + (group &* groups.out_stride &+ first &* elements.resultBytes)
         first &+= count
         let isEnd = first == columns
@@ -78,7 +80,7 @@ func forwardTiles(
                     column_stride: elements.stride))
         let asked = group == groups.count ? next : following
         let tile = Tile(
-            address: address, elements: elements, stride: xStride, columns: count,
+            address: address, elements: elements, stride: xStride, mask: mask, columns: count,
             groups: together, groupColumns: groupColumns, groupStride: groups.input_stride,
             outGroupStride: groups.out_stride, n: n,
             next: resultsAhead.map(asked.with) ?? asked)

@@ -9,11 +9,13 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
             far: far != 0, next: Asked(next))
     }
     kernels.pointee.forward_columns = {
-        op, elements, x, xStride, out, outStride, columns, groups, n, scratch, streaming, next, recomputes in
+        op, elements, x, xStride, mask, maskStride, out, outStride, columns, groups, n, scratch, streaming,
+        next, recomputes in
         forwardColumns(
-            Operation(op), Elements(elements), x!, xStride, out!, outStride, columns, groups, n,
-            Scratch(address: scratch!), streaming: streaming != 0, next: Asked(next),
-            recomputes: recomputes != 0)
+            Operation(op), Elements(elements), x!, xStride,
+            mask.map { Mask(address: $0, stride: maskStride) },
+            out!, outStride, columns, groups, n, Scratch(address: scratch!), streaming: streaming != 0,
+            next: Asked(next), recomputes: recomputes != 0)
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch, next in
         stats!.pointee = blockStats(
@@ -95,11 +97,11 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         transpose(source!, sourceStride, destination!, destinationStride, rows, columns)
     }
     kernels.pointee.select = {
-        source, sourceStride, destination, destinationStride, mask, maskStride, fill, rows, n, streaming in
+        source, sourceStride, destination, destinationStride, mask, maskStride, fill, rows, n in
         for r in 0..<rows {
             select(
                 source! + r &* sourceStride, destination! + r &* destinationStride, mask! + r &* maskStride,
-                Element(fill), n, streaming: streaming != 0)
+                Element(fill), n)
         }
     }
     #if SWIFTMAX_FLOAT32

@@ -316,7 +316,9 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scr
 ///
 /// - Parameter isShifted: whether the maximum was taken off the elements.
 @inline(never)
-@_optimize(speed)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
 func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
     forEachRow(rows) { slice, asked, isPipelined in
         let (x, next) = (rows.row(slice), rows.nextRow(slice))

@@ -43,7 +43,7 @@ func forwardTinyRows(
         let stride = count &* elementBytes
         transpose(x + first &* xStride, xStride, columns, stride, count, n)
         forwardColumns(
-            op, .own, columns, stride, results, stride, count, swiftmax_single_group(), n, scratch,
+            op, .own, columns, stride, nil, results, stride, count, swiftmax_single_group(), n, scratch,
             streaming: false,
             next: .nothing, recomputes: false)
         transpose(results, stride, out + first &* outStride, outStride, op == .logsumexp ? 1 : n, count)

@@ -27,7 +27,7 @@ import CVector
         @inline(never)
         func writeLongWay(_ op: Operation, _ xStride: Int, _ outStride: Int, _ n: Int, _ scratch: Scratch) {
             forwardTiles(
-                op, .own, x, xStride, out, outStride, lanes, swiftmax_single_group(), n, scratch,
+                op, .own, x, xStride, nil, out, outStride, lanes, swiftmax_single_group(), n, scratch,
                 streaming: false, next: .nothing, recomputes: false)
         }
     }

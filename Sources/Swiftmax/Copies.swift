@@ -153,18 +153,13 @@ private struct CopiedMask {
 
     /// That of a part, where it lies or copied. One that is the same for all groups is copied once.
     mutating func of(
-        _ part: Part, _ mask: Ordered, column: Int, groups: Int, isRepeated: Bool, _ packs: Work.Packs
+        _ part: Part, _ mask: Ordered, column: Int, groups: Int, isRepeated: Bool, _ work: Work,
+        _ packs: Work.Packs
     ) -> Work.Operand {
         if mask.stride == 1, let plain = mask.plain(part) { return plain }
         let copied = Work.Operand(address: packs.mask, stride: part.width)
         if isRepeated && column == self.column && groups <= self.groups { return copied }
-        mask.forEachPiece(part) { index, runs, rows, count in
-            for r in 0..<rows {
-                copy(
-                    runs.address + r &* runs.stride, mask.stride, packs.mask + (index &+ r &* count), 1,
-                    count, 1)
-            }
-        }
+        work.copy(.mask, part, mask, packs.mask, packs)
         (self.column, self.groups) = (column, groups)
         return copied
     }
@@ -178,6 +173,7 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
     let (tiles, most) = ((columns &+ width &- 1) / width, max(1, work.unitSlices / columns))
     func ordered(_ operand: Int) -> Ordered { Ordered(work, operand, packs.dimensions(3 &+ operand)) }
     let (a, b, c) = (ordered(0), ordered(1), ordered(2))
+    let results = work.inputs == 1 ? b : c
     var mask = CopiedMask()
     var isMaskRepeated = true
     for dimension in 0..<work.firstAcross where work.batch.stride(dimension, work.mask) != 0 {
@@ -198,7 +194,8 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
             width: isWhole ? groups &* rowElements : count, pitch: columns)
         let selected =
             work.hasMask
-            ? mask.of(part, c, column: column, groups: groups, isRepeated: isMaskRepeated, packs) : nil
+            ? mask.of(part, c, column: column, groups: groups, isRepeated: isMaskRepeated, work, packs)
+            : nil
 
         work.copyIn(part, a, to: packs.copy(0), mask: selected, packs)
         if work.inputs > 1 { work.copyIn(part, b, to: packs.copy(1), mask: nil, packs) }
@@ -214,18 +211,50 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
                     column_stride: a.stride)
             }
         }
-        work.computeCopies(slices / count, count, packs, next: next)
+        let inPlace = work.resultsInPlace(part, results)
+        let target =
+            inPlace
+            ?? Work.Operand(
+                address: packs.copy(work.copiedResults(areRows: columns == 1)),
+                stride: count &* work.wideBytes)
+        work.computeCopies(slices / count, count, packs, results: target, next: next)
         if work.isReduction {
-            work.scatterResults(packs.copy(1), group &* columns &+ column, slices, packs)
-        } else {
-            work.copyOut(
-                packs.copy(work.copiedResults(areRows: columns == 1)), part, work.inputs == 1 ? b : c,
-                mask: selected, packs)
+            work.scatterResults(target.address, group &* columns &+ column, slices, packs)
+            continue
         }
+        // Short slices are not worth a look at each.
+        if let selected, work.n < 24 || work.isAnyNaN(slices / count, count, target) {
+            work.select(target, target, selected, part, work.absentResult)
+        }
+        if inPlace == nil { work.copy(.results, part, results, target.address, packs) }
     }
 }
 
 extension Work {
+    fileprivate enum Copied { case input, results, mask }
+
+    /// Copies a part of an array to a copy without gaps or, of results, back.
+    @inline(never)
+    @_optimize(size)
+    fileprivate func copy(
+        _ copied: Copied, _ part: Part, _ array: Ordered, _ room: UnsafeMutableRawPointer, _ packs: Packs
+    ) {
+        array.forEachPiece(part) { index, runs, rows, count in
+            switch copied {
+            case .input:
+                gather(runs.address, runs.stride, array.stride, rows, count, room + index &* wideBytes, packs)
+            case .results:
+                scatter(
+                    room + index &* wideBytes, rows, count, runs.address, runs.stride, array.stride, packs)
+            case .mask:
+                for r in 0..<rows {
+                    let bytes = room + (index &+ r &* count)
+                    Swiftmax.copy(runs.address + r &* runs.stride, array.stride, bytes, 1, count, 1)
+                }
+            }
+        }
+    }
+
     /// Runs so long are read and written beside their mask; of shorter ones a copy.
     private func isRun(_ count: Int, _ stride: Int) -> Bool {
         isWide && stride == elementBytes && count &* elementBytes >= 256
@@ -238,41 +267,26 @@ extension Work {
     ) {
         let target = Operand(address: copy, stride: part.width &* wideBytes)
         if let mask, let plain = input.plain(part), isRun(part.width, input.stride) {
-            return select(plain, target, mask, part, -.infinity, streaming: 0)
+            return select(plain, target, mask, part, -.infinity)
         }
-        input.forEachPiece(part) { index, runs, rows, count in
-            gather(
-                runs.address, runs.stride, input.stride, rows, count, copy + index &* wideBytes, packs)
-        }
-        if let mask { select(target, target, mask, part, -.infinity, streaming: 0) }
+        self.copy(.input, part, input, copy, packs)
+        if let mask { select(target, target, mask, part, -.infinity) }
     }
 
-    /// Copies a part of the results back, with the fixed result of what the mask leaves out.
-    @_optimize(size)
-    fileprivate func copyOut(
-        _ copy: UnsafeMutableRawPointer, _ part: Part, _ results: Ordered, mask: Operand?, _ packs: Packs
-    ) {
-        let copy = Operand(address: copy, stride: part.width &* wideBytes)
-        if let mask {
-            if let plain = results.plain(part), isRun(part.width, results.stride) {
-                return select(copy, plain, mask, part, absentResult, streaming: streaming)
-            }
-            select(copy, copy, mask, part, absentResult, streaming: 0)
+    /// The results of a masked part where they lie, if the kernels can write them there and none goes past the caches.
+    fileprivate func resultsInPlace(_ part: Part, _ results: Ordered) -> Operand? {
+        if !hasMask || isReduction || !isWide || results.stride != elementBytes || streaming != 0 {
+            return nil
         }
-        results.forEachPiece(part) { index, runs, rows, count in
-            scatter(
-                copy.address + index &* wideBytes, rows, count, runs.address, runs.stride, results.stride,
-                packs)
-        }
+        return results.plain(part)
     }
 
-    private func select(
-        _ source: Operand, _ target: Operand, _ mask: Operand, _ part: Part, _ fill: Double, streaming: Int32
+    fileprivate func select(
+        _ source: Operand, _ target: Operand, _ mask: Operand, _ part: Part, _ fill: Double
     ) {
         kernels.pointee.select(
             source.address, source.stride, target.address, target.stride,
-            mask.address.assumingMemoryBound(to: UInt8.self), mask.stride, fill, part.rows, part.width,
-            streaming)
+            mask.address.assumingMemoryBound(to: UInt8.self), mask.stride, fill, part.rows, part.width)
     }
 
     /// The copy that holds the results: that of the first input but for a reduction, for long slices, whose exponentials are kept in the
@@ -283,19 +297,22 @@ extension Work {
     }
 
     /// The operation on the copies.
-    fileprivate func computeCopies(_ groups: Int, _ columns: Int, _ packs: Packs, next: swiftmax_next) {
-        let (first, results) = (packs.copy(0), packs.copy(copiedResults(areRows: columns == 1)))
+    fileprivate func computeCopies(
+        _ groups: Int, _ columns: Int, _ packs: Packs, results: Operand, next: swiftmax_next
+    ) {
+        let first = packs.copy(0)
         var copied = Work(
             kind: kind, op: op, dtype: Int32(wideBytes == 8 ? SWIFTMAX_FLOAT64 : SWIFTMAX_FLOAT32),
             elementBytes: wideBytes, kernels: kernels, inputs: inputs,
-            data: (first, inputs > 1 ? packs.copy(1) : results, results, first), hasMask: false,
+            data: (first, inputs > 1 ? packs.copy(1) : results.address, results.address, first),
+            hasMask: false,
             streaming: 0, far: 0, slice: Dimensions(packs.dimensions(6)),
             batch: Dimensions(packs.dimensions(7)), across: Dimensions(packs.dimensions(8)), n: n,
             slices: groups &* columns)
-        let rowBytes = columns &* wideBytes
-        func isResult(_ operand: Int) -> Bool { isReduction && operand == 1 }
-        copied.slice.append(size: n, operands: inputs &+ 1) { isResult($0) ? 0 : rowBytes }
-        copied.batch.append(size: groups, operands: inputs &+ 1) { isResult($0) ? rowBytes : n &* rowBytes }
+        func rowBytes(_ operand: Int) -> Int { operand == inputs ? results.stride : columns &* wideBytes }
+        func isReduced(_ operand: Int) -> Bool { isReduction && operand == inputs }
+        copied.slice.append(size: n, operands: inputs &+ 1) { isReduced($0) ? 0 : rowBytes($0) }
+        copied.batch.append(size: groups, operands: inputs &+ 1) { (isReduced($0) ? 1 : n) &* rowBytes($0) }
         copied.batch.append(size: columns, operands: inputs &+ 1) { _ in wideBytes }
         // One that fits in a copy is never taken by blocks.
         if let chosen = plan(&copied, n &* groups &* columns, threads: 1) {

@@ -69,13 +69,14 @@ extension Work {
     func callColumns(
         _ a: Operand, _ b: Operand, _ out: Operand, _ columns: Int, _ scratch: UnsafeMutableRawPointer,
         groups: swiftmax_groups = swiftmax_single_group(),
-        elements: Int32 = Int32(SWIFTMAX_ELEMENTS_OWN), streaming: Int32 = 0, far: Int32 = 0,
-        next: swiftmax_next = swiftmax_next()
+        elements: Int32 = Int32(SWIFTMAX_ELEMENTS_OWN), mask: Operand? = nil, streaming: Int32 = 0,
+        far: Int32 = 0, next: swiftmax_next = swiftmax_next()
     ) {
         if kind == .forward {
             kernels.pointee.forward_columns(
-                op, elements, a.address, a.stride, out.address, out.stride, columns, groups, n, scratch,
-                streaming, next, kernels.pointee.recomputes)
+                op, elements, a.address, a.stride, mask?.address.assumingMemoryBound(to: UInt8.self),
+                mask?.stride ?? 0, out.address, out.stride, columns, groups, n, scratch, streaming, next,
+                kernels.pointee.recomputes)
         } else {
             kernels.pointee.backward_columns(
                 op, a.address, a.stride, b.address, b.stride, out.address, out.stride, columns, groups, n,
@@ -200,7 +201,8 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
         } else if count > odd {
             let isWorthIt = work.n &* count >= 1024
             let isNext = isWorthIt && next < end && distance(0) == distance(other)
-            let x = operand(0, unit, column)
+            let (x, out) = (operand(0, unit, column), operand(work.output, unit, column))
+            let mask = work.hasMask ? operand(work.mask, unit, column) : nil
             let groups = swiftmax_groups(
                 count: groups, input_stride: work.step(0), other_input_stride: work.step(other),
                 out_stride: work.step(work.output))
@@ -210,8 +212,9 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
                     address: x.address + distance(0), row_stride: x.stride,
                     column_stride: work.across.stride(0, 0)) : work.next
             work.callColumns(
-                x, operand(other, unit, column), operand(work.output, unit, column), count &- odd, scratch,
-                groups: groups, elements: elements, streaming: work.streaming, far: work.far, next: next)
+                x, operand(other, unit, column), out, count &- odd, scratch, groups: groups,
+                elements: elements, mask: mask, streaming: work.streaming, far: work.far, next: next)
+            if let mask, !work.isReduction { work.writeAbsent(out, mask, count) }
         }
         for column in column &+ count &- odd..<column &+ count {
             work.callPackedColumn(
@@ -230,7 +233,7 @@ extension Work {
         let savesVectors = swiftmax_groups_share_vectors(columns, 64 / wideBytes)
         let most = kind == .backward ? 8192 : savesVectors ? 3072 : 1024
         if unitSlices < columns || n &* columns > most || oddColumns(columns) > 0 { return false }
-        if kind == .backward && !isWide { return false }
+        if kind == .backward && !isWide || hasMask { return false }
         // A kernel leaves no gaps between the results of reductions.
         return !isReduction || step(output) == columns &* elementBytes
     }
@@ -268,7 +271,7 @@ extension Work {
         let odd = columns % lanes
         let most = kind == .forward ? lanes / 4 &- 1 : 1
         let fewest = kind == .forward || isWide ? 160 : 2 &* lanes
-        return odd <= most && n >= fewest && n &* wideBytes <= Work.packBytes ? odd : 0
+        return odd <= most && !hasMask && n >= fewest && n &* wideBytes <= Work.packBytes ? odd : 0
     }
 
     /// Packs one column as a row.

@@ -33,6 +33,8 @@ extension Work {
     }
 
     /// The same of `rows` rows, `rowStride` bytes apart.
+    @inline(never)
+    @_optimize(size)
     func gather(
         _ source: UnsafeMutableRawPointer, _ rowStride: Int, _ stride: Int, _ rows: Int, _ count: Int,
         _ target: UnsafeMutableRawPointer, _ packs: Packs, ahead: Int = 0
@@ -89,6 +91,8 @@ extension Work {
     }
 
     /// The same of `rows` rows, `rowStride` bytes apart.
+    @inline(never)
+    @_optimize(size)
     func scatter(
         _ source: UnsafeMutableRawPointer, _ rows: Int, _ count: Int, _ target: UnsafeMutableRawPointer,
         _ rowStride: Int, _ stride: Int, _ packs: Packs
@@ -136,7 +140,7 @@ extension Work {
             bytes = packs.mask
         }
         kernels.pointee.select(
-            source, 0, target, 0, bytes.assumingMemoryBound(to: UInt8.self), 0, fill, 1, count, 0)
+            source, 0, target, 0, bytes.assumingMemoryBound(to: UInt8.self), 0, fill, 1, count)
     }
 
     /// destination[j][i] = source[i][j]. Where both are many, a few columns at a time, so that the first cache holds the lines they go to

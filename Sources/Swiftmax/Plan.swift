@@ -174,6 +174,8 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let bytes = elements &* work.wideBytes
     // Few long slices are shared out among threads by blocks, as are slices that no scratch holds.
     let isByBlocks = n >= 16 &* Int(SWIFTMAX_BLOCK) && work.slices < threads
+    let masked = maskedColumnDimension(work)
+    if masked >= 0 { return (.columns, takeWholeColumns(&work, masked, elements)) }
     if work.hasMask || work.slice.count > 1 {
         return isByBlocks || !work.fitsCopy ? nil : (.copies, work.takeCopies())
     }
@@ -216,22 +218,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let readsAlternate = work.kind == .forward && work.isWide && neighbors < 0
     let columns = readsAlternate ? columnDimension(work, from: fewColumns, apart: 2) : neighbors
     if columns >= 0 && areColumns(work, columns) {
-        work.takeColumns(columns)
-        let leavesCaches = bytes >= work.leastPastCaches
-        work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
-        let lastCache = work.kernels.pointee.last_cache
-        let isInMemory = bytes >= work.leastInMemory
-        let aside = Int32(work.hasSoonLastCache ? SWIFTMAX_SOON_ASIDE : SWIFTMAX_IN_MEMORY)
-        let isNear = !work.hasSoonLastCache && elements &* work.elementBytes <= nearColumnBytes
-        work.far =
-            isInMemory
-            ? Int32(SWIFTMAX_IN_MEMORY) : leavesCaches ? aside : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
-        let most =
-            leavesCaches && work.areTakenAsRows
-            ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
-        work.unitSlices = min(work.across.size(0), unitColumns(work, elements, most: most))
-        if work.isWide && areNarrow(work) { work.kernels = narrowKernels() }
-        return (.columns, work.columnUnits)
+        return (.columns, takeWholeColumns(&work, columns, elements))
     }
     let nearest =
         neighbors < 0 && !areRows ? nearestDimension(work, from: fewColumns, 0, work.inputs) : neighbors
@@ -265,6 +252,31 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
         work.unitSlices = max(1, work.cachedBytes / sliceBytes)
     }
     return (.packedRows, work.rowUnits)
+}
+
+/// Takes slices that lie side by side along a dimension as columns.
+///
+/// - Returns: the units.
+@_optimize(size)
+private func takeWholeColumns(_ work: inout Work, _ dimension: Int, _ elements: Int) -> Int {
+    let sliceBytes = work.n &* work.wideBytes
+    let bytes = elements &* work.wideBytes
+    work.takeColumns(dimension)
+    let leavesCaches = bytes >= work.leastPastCaches
+    work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
+    let lastCache = work.kernels.pointee.last_cache
+    let isInMemory = bytes >= work.leastInMemory
+    let aside = Int32(work.hasSoonLastCache ? SWIFTMAX_SOON_ASIDE : SWIFTMAX_IN_MEMORY)
+    let isNear = !work.hasSoonLastCache && elements &* work.elementBytes <= nearColumnBytes
+    work.far =
+        isInMemory
+        ? Int32(SWIFTMAX_IN_MEMORY) : leavesCaches ? aside : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
+    let most =
+        leavesCaches && work.areTakenAsRows
+        ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
+    work.unitSlices = min(work.across.size(0), unitColumns(work, elements, most: most))
+    if work.isWide && areNarrow(work) { work.kernels = narrowKernels() }
+    return work.columnUnits
 }
 
 /// `most` columns, or fewer where not every thread would have two units. Tiles begin at a cache line where arrays do.
@@ -399,6 +411,16 @@ private func columnDimension(_ work: Work, from fewest: Int, apart: Int = 1) -> 
         if isColumn { return dimension }
     }
     return -1
+}
+
+/// The dimension of the batch along which slices with a mask lie side by side, as do the bytes of that, or -1: if the kernels had
+/// better read them where they lie. Small groups are copied, several at a time (measured on a Zen 5).
+@_optimize(size)
+private func maskedColumnDimension(_ work: Work) -> Int {
+    let (n, lanes) = (work.n, 64 / work.wideBytes)
+    if !work.hasMask || work.slice.count != 1 || n < 8 || n > Int(SWIFTMAX_BLOCK) { return -1 }
+    let dimension = columnDimension(work, from: max(4 &* lanes, 2048 / n))
+    return dimension >= 0 && work.batch.stride(dimension, work.mask) == 1 ? dimension : -1
 }
 
 /// Whether the kernels read the slices along a dimension as columns where they lie, and write them so.

@@ -60,8 +60,6 @@ struct Work {
         if stride < 0 { return Int32(SWIFTMAX_ELEMENTS_REVERSED) }
         return Int32(stride == elementBytes ? SWIFTMAX_ELEMENTS_OWN : SWIFTMAX_ELEMENTS_ALTERNATE)
     }
-    /// What elements give that the mask leaves out.
-    var absentResult: Double { op == Int32(SWIFTMAX_OP_SOFTMAX) ? 0 : -.infinity }
 
     @inline(__always)
     func pointer(_ operand: Int) -> UnsafeMutableRawPointer {

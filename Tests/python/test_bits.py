@@ -296,7 +296,8 @@ def test_long_masked_rows(length: int, dtype: str) -> None:
 
 
 # A shape and axis, and the axes a mask is broadcast along: rows and groups of columns many to a
-# copy, all columns of a group, and tiles of them, of which the last is a part.
+# copy, all columns of a group, and tiles of them, of which the last is a part; and columns that are
+# read where they lie, with their results in the caches and past them.
 MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((9001, 3), 1, ()),
     ((9001, 3), 1, (0,)),
@@ -305,6 +306,7 @@ MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((700, 10, 5), 1, (1,)),
     ((7, 130, 333), 1, ()),
     ((2, 700, 801), 1, (0,)),
+    ((41, 73, 1301), 1, ()),
     ((9000, 37), 0, ()),
     ((1, 5000), 0, ()),
 ]
@@ -313,7 +315,7 @@ MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORWARD)
 @pytest.mark.parametrize(("shape", "axis", "repeated"), MASKED)
-def test_masked_copies(
+def test_masked_slices(
     shape: tuple[int, ...],
     axis: int,
     repeated: tuple[int, ...],
@@ -340,6 +342,28 @@ def test_masked_copies(
         assert call(name, [reverse], axis=axis, where=mask).tobytes() == wanted
     if name != "logsumexp":
         assert call(name, [x], axis=axis, where=mask, out=x).tobytes() == wanted
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize(("shape", "axis"), [((300, 130), 0), ((130, 300), 1), ((500, 20), 1)])
+def test_masked_slices_without_a_result(
+    shape: tuple[int, ...], axis: int, name: str, dtype: str
+) -> None:
+    """What a mask leaves out has its fixed result beside NaN and infinities too."""
+    x = logits("wide", 11, shape, dtype)
+    mask = np.random.default_rng(12).random(shape) < 0.7
+    slices, masks = np.moveaxis(x, axis, -1), np.moveaxis(mask, axis, -1)
+    masks[:12, :2] = [[True, False], [False, True]] * 6
+    slices[:8, 100 % shape[axis]] = [np.nan, np.inf, -np.inf, 3] * 2
+    masks[8:10] = False
+    slices[10:12] = -np.inf
+    fixed = 0 if name == "softmax" else -np.inf
+    expected = call(name, [np.where(mask, x, np.array(-np.inf, dtype))], axis=axis)
+    result = call(name, [x], axis=axis, where=mask)
+    assert np.array_equal(
+        result.astype(np.float64), np.where(mask, expected.astype(np.float64), fixed), equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

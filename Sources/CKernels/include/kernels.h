@@ -151,10 +151,13 @@ typedef struct swiftmax_kernels {
                          swiftmax_next next);
     /// `columns` slices of `n` elements each, in each of `groups`; the elements of a slice are `x_stride`
     /// apart. `elements`: how those of neighbors lie in `x`, which are not reversed; if in another way than
-    /// in order, n <= SWIFTMAX_BLOCK. Those of 16 bits give such results.
-    void (*forward_columns)(int32_t op, int32_t elements, const void *x, intptr_t x_stride, void *out,
-                            intptr_t out_stride, intptr_t columns, swiftmax_groups groups, intptr_t n,
-                            void *scratch, int32_t streaming, swiftmax_next next, int32_t recomputes);
+    /// in order, n <= SWIFTMAX_BLOCK. Those of 16 bits give such results. `mask`, if not null: a byte for
+    /// each element of slices as short, in one group, in rows `mask_stride` apart; where it is 0, the element
+    /// is taken for -inf.
+    void (*forward_columns)(int32_t op, int32_t elements, const void *x, intptr_t x_stride,
+                            const uint8_t *mask, intptr_t mask_stride, void *out, intptr_t out_stride,
+                            intptr_t columns, swiftmax_groups groups, intptr_t n, void *scratch,
+                            int32_t streaming, swiftmax_next next, int32_t recomputes);
     /// As forward_rows, of rows of at least 16 elements that lie otherwise: of 16 bits, with such results, or
     /// reversed or every other one, of at most SWIFTMAX_BLOCK. `room`: for a float of each element of a
     /// longer row, or null. Returns how many rows are done: fewer than all where the logsumexp of the next is
@@ -222,8 +225,7 @@ typedef struct swiftmax_kernels {
                       intptr_t destination_stride, intptr_t rows, intptr_t columns, int32_t far);
     /// destination[r][i] = source[r][i], or `fill` where mask[r][i] is 0, for r < rows, i < n.
     void (*select)(const void *source, intptr_t source_stride, void *destination, intptr_t destination_stride,
-                   const uint8_t *mask, intptr_t mask_stride, double fill, intptr_t rows, intptr_t n,
-                   int32_t streaming);
+                   const uint8_t *mask, intptr_t mask_stride, double fill, intptr_t rows, intptr_t n);
 
     /// The rest is null in float64 kernels. As gather, of one row of 16-bit elements.
     void (*gather_halves)(const void *source, intptr_t stride, void *destination, intptr_t n);

@@ -633,24 +633,38 @@ SWIFTMAX_INLINE void vector_store_partial(void *address, swiftmax_vector v, intp
 
 typedef uint8_t swiftmax_bytes __attribute__((ext_vector_type(SWIFTMAX_LANES)));
 
-/// `v` where the byte is not 0, else `other`; of only `count` bytes, for as many lanes.
+/// `v` where the byte is not 0, else `other`; of only `count` bytes: `v` in the lanes beyond.
 SWIFTMAX_INLINE swiftmax_vector vector_select_bytes(const uint8_t *bytes, intptr_t count, swiftmax_vector v,
                                                     swiftmax_vector other) {
 #if defined(__AVX512F__)
-    __m128i mask = _mm_maskz_loadu_epi8((__mmask16)SWIFTMAX_MASK(count), bytes);
-    __mmask16 set = _mm_test_epi8_mask(mask, mask);
+    __mmask16 present = (__mmask16)SWIFTMAX_MASK(count);
+    __m128i mask = _mm_maskz_loadu_epi8(present, bytes);
+    __mmask16 unset = _mm_mask_testn_epi8_mask(present, mask, mask);
 #if defined(SWIFTMAX_FLOAT64)
-    return (swiftmax_vector)_mm512_mask_mov_pd((__m512d)other, (__mmask8)set, (__m512d)v);
+    return (swiftmax_vector)_mm512_mask_mov_pd((__m512d)v, (__mmask8)unset, (__m512d)other);
 #else
-    return (swiftmax_vector)_mm512_mask_mov_ps((__m512)other, set, (__m512)v);
+    return (swiftmax_vector)_mm512_mask_mov_ps((__m512)v, unset, (__m512)other);
 #endif
 #else
-    swiftmax_bytes mask = 0;
-    if (count == SWIFTMAX_LANES)
+    swiftmax_bytes mask;
+    if (count == SWIFTMAX_LANES) {
         __builtin_memcpy(&mask, bytes, SWIFTMAX_LANES);
-    else
-        for (intptr_t i = 0; i < count; i++)
-            mask[i] = bytes[i];
+    } else {
+        uint64_t all = ~(uint64_t)0 << count * 8;
+        uint32_t four;
+        uint16_t two;
+        if (count & 1)
+            all |= bytes[count - 1] * (uint64_t)1 << (count - 1) * 8;
+        if (count & 2) {
+            __builtin_memcpy(&two, bytes + (count & 4), 2);
+            all |= (uint64_t)two << (count & 4) * 8;
+        }
+        if (count & 4) {
+            __builtin_memcpy(&four, bytes, 4);
+            all |= four;
+        }
+        __builtin_memcpy(&mask, &all, SWIFTMAX_LANES);
+    }
     swiftmax_bits set = (swiftmax_bits)(__builtin_convertvector(mask, swiftmax_bits) != 0);
     return (swiftmax_vector)(((swiftmax_bits)v & set) | ((swiftmax_bits)other & ~set));
 #endif
@@ -904,6 +918,7 @@ SWIFTMAX_INLINE swiftmax_bits bfloat_pairs(swiftmax_vector first, swiftmax_vecto
 }
 #endif
 
+#if defined(__AVX2__)
 /// Twice as many bfloat16 as a vector has lanes, in the place of a vector: those of `first`, then those of
 /// `second`, rounded to nearest even. The lower half of a NaN is 0.
 SWIFTMAX_INLINE swiftmax_vector bfloats_from(swiftmax_vector first, swiftmax_vector second) {
@@ -914,12 +929,13 @@ SWIFTMAX_INLINE swiftmax_vector bfloats_from(swiftmax_vector first, swiftmax_vec
     __m512i lower = _mm512_permutex2var_epi16(a, (__m512i)places, b);
     __m512i upper = _mm512_permutex2var_epi16(a, (__m512i)(places + 0x10001), b);
     return (swiftmax_vector)bfloat_rounded((swiftmax_words)upper, (swiftmax_words)lower);
-#elif defined(__AVX2__)
+#else
     swiftmax_bits a = bfloat_nearest((swiftmax_bits)first), b = bfloat_nearest((swiftmax_bits)second);
     __m256i both = _mm256_packus_epi32((__m256i)(a >> 16), (__m256i)(b >> 16));
     return (swiftmax_vector)_mm256_permute4x64_epi64(both, 0xd8);
 #endif
 }
+#endif
 
 /// All in reverse order.
 SWIFTMAX_INLINE swiftmax_bits bfloat_pairs_reversed(swiftmax_bits pairs) {
