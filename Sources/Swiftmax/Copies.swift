@@ -211,20 +211,21 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
                     column_stride: a.stride)
             }
         }
+        // Short slices are not worth a look at each, and rows of doubles so short are better written by the copy of all (measured on a
+        // Zen 5).
+        let areShort = work.n < 24
+        let areAside = areShort && columns == 1 && work.wideBytes == 8
         let inPlace = work.resultsInPlace(part, results)
-        let target =
-            inPlace
-            ?? Work.Operand(
-                address: packs.copy(work.copiedResults(areRows: columns == 1)),
-                stride: count &* work.wideBytes)
+        let copied = Work.Operand(
+            address: packs.copy(work.copiedResults(areRows: columns == 1)), stride: count &* work.wideBytes)
+        let target = areAside ? copied : inPlace ?? copied
         work.computeCopies(slices / count, count, packs, results: target, next: next)
         if work.isReduction {
             work.scatterResults(target.address, group &* columns &+ column, slices, packs)
             continue
         }
-        // Short slices are not worth a look at each.
-        if let selected, work.n < 24 || work.isAnyNaN(slices / count, count, target) {
-            work.select(target, target, selected, part, work.absentResult)
+        if let selected, areShort || work.isAnyNaN(slices / count, count, target) {
+            work.select(target, inPlace ?? target, selected, part, work.absentResult)
         }
         if inPlace == nil { work.copy(.results, part, results, target.address, packs) }
     }
