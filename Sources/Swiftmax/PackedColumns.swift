@@ -15,6 +15,13 @@ func runPackedColumns(
     let columns = work.across.size(0)
     let width = min(columns, work.unitSlices)
     let tiles = (columns &+ width &- 1) / width
+    // Groups in memory are better read ahead by a copy of each.
+    let areFar = tiles == 1 && work.slices &* work.n &* work.wideBytes >= 24 &* 1024 &* 1024
+    /// Whether an input is read where it lies.
+    func isInOrder(_ i: Int) -> Bool {
+        work.isWide && !areFar && work.across.stride(0, i) == work.elementBytes
+    }
+    let far = isInOrder(0) || isInOrder(work.inputs &- 1) ? work.far : 0
     for unit in first..<end {
         let column = unit % tiles &* width
         let end = column &+ min(width, columns &- column)
@@ -31,18 +38,22 @@ func runPackedColumns(
         }
         let count = end &- odd &- column
         if count == 0 { continue }
-        let packedStride = count &* work.wideBytes
-
-        for operand in 0..<work.inputs {
-            let step = work.across.stride(0, operand)
+        /// Columns where they lie, if in order, or packed: a single row of those whose elements are all the same.
+        func input(_ i: Int) -> Work.Operand {
+            let (step, stride) = (work.across.stride(0, i), work.elementStride(i))
+            if isInOrder(i) { return Work.Operand(address: start(i, column), stride: stride) }
+            let packed = Work.Operand(
+                address: packs.input(i), stride: stride == 0 ? 0 : count &* work.wideBytes)
             // Four rows ahead or, where these are few, two packs.
             work.gather(
-                start(operand, column), work.elementStride(operand), step, work.n, count,
-                packs.input(operand), packs,
-                ahead: work.n < 16 ? 2 &* count &* step : 4 &* work.elementStride(operand))
+                start(i, column), stride, step, stride == 0 ? 1 : work.n, count, packed.address, packs,
+                ahead: work.n < 16 ? 2 &* count &* step : 4 &* stride)
+            return packed
         }
-        let packed = Work.Operand(address: packs.input(0), stride: packedStride)
-        let other = Work.Operand(address: packs.input(1), stride: packedStride)
+        let x = input(0)
+        let other =
+            work.inputs > 1
+            ? input(1) : Work.Operand(address: packs.input(1), stride: count &* work.wideBytes)
         let target = start(work.output, column)
         let following = (unit &+ 1) % tiles &* width
         let isNext = unit &+ 1 < end && work.kind == .forward
@@ -51,7 +62,7 @@ func runPackedColumns(
                 ? work.start((unit &+ 1) / tiles, 0) + following &* work.across.stride(0, 0) : nil,
             row_stride: work.elementStride(0), column_stride: work.across.stride(0, 0))
         if work.isReduction {
-            work.callColumns(packed, packed, other, count, packs.kernel, next: next)
+            work.callColumns(x, x, other, count, packs.kernel, next: next)
             work.scatter(other.address, count, target, work.across.stride(0, work.output), packs)
             continue
         }
@@ -60,10 +71,12 @@ func runPackedColumns(
         if work.isWide && step == work.elementBytes && mayStayThere {
             let results = Work.Operand(address: target, stride: work.elementStride(work.output))
             work.callColumns(
-                packed, other, results, count, packs.kernel, streaming: work.streaming, next: next)
+                x, other, results, count, packs.kernel, streaming: work.streaming, far: far, next: next)
             continue
         }
-        work.callColumns(packed, other, packed, count, packs.kernel, next: next)
+        let packed = Work.Operand(
+            address: x.stride == 0 ? packs.rows : packs.input(0), stride: count &* work.wideBytes)
+        work.callColumns(x, other, packed, count, packs.kernel, far: far, next: next)
         work.scatter(
             packed.address, work.n, count, target, work.elementStride(work.output), step, packs)
     }

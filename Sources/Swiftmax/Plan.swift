@@ -226,7 +226,8 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let areRowsWritten = !work.isReduction && work.elementStride(work.output) == work.elementBytes
     if nearest >= 0 && fits && (areShort || !areRowsWritten) {
         work.takeColumns(nearest)
-        work.streaming = isLarge ? 1 : 0
+        work.streaming = 2 &* bytes >= columnStreamingBytes ? 1 : 0
+        work.far = work.distance(elements)
         let most = max(16, min(1024, work.widePackBytes / sliceBytes) & ~15)
         work.unitSlices = unitColumns(work, elements, most: most)
         return (.packedColumns, work.columnUnits)
@@ -264,13 +265,7 @@ private func takeWholeColumns(_ work: inout Work, _ dimension: Int, _ elements: 
     work.takeColumns(dimension)
     let leavesCaches = bytes >= work.leastPastCaches
     work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
-    let lastCache = work.kernels.pointee.last_cache
-    let isInMemory = bytes >= work.leastInMemory
-    let aside = Int32(work.hasSoonLastCache ? SWIFTMAX_SOON_ASIDE : SWIFTMAX_IN_MEMORY)
-    let isNear = !work.hasSoonLastCache && elements &* work.elementBytes <= nearColumnBytes
-    work.far =
-        isInMemory
-        ? Int32(SWIFTMAX_IN_MEMORY) : leavesCaches ? aside : isNear ? Int32(SWIFTMAX_NEAR) : lastCache
+    work.far = work.distance(elements)
     let most =
         leavesCaches && work.areTakenAsRows
         ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
@@ -441,20 +436,22 @@ private func areNarrow(_ work: Work) -> Bool {
     return columns >= 8 && columns < (isSoftmax ? 16 : 9) && narrowKernels().pointee.backward_columns != nil
 }
 
-/// The dimension of the batch along which at least so many slices lie nearest to each other in the operands from `first` to `end`, by
-/// the first of these, if nearer than their own elements do in each, or -1.
+/// The dimension of the batch along which at least so many slices lie nearest to each other in the operands from `first` to `end`, if
+/// nearer than their own elements do in each, or -1. An operand may have one element for all of them, if they are twice as many.
 @_optimize(size)
 private func nearestDimension(_ work: Work, from fewest: Int, _ first: Int, _ end: Int) -> Int {
     if work.slice.count != 1 { return -1 }
     var (nearest, distance) = (-1, Int.max)
     for dimension in 0..<work.batch.count where work.batch.size(dimension) >= fewest {
-        var isNear = true
-        for operand in first..<end
-        where work.batch.stride(dimension, operand).magnitude >= work.slice.stride(0, operand).magnitude {
-            isNear = false
+        var (isNear, farthest) = (true, 0)
+        for operand in first..<end {
+            let apart = Int(work.batch.stride(dimension, operand).magnitude)
+            let own = Int(work.slice.stride(0, operand).magnitude)
+            let areAlike = apart == 0 && own == 0 && work.batch.size(dimension) >= 2 &* fewest
+            if apart >= own && !areAlike { isNear = false }
+            farthest = max(farthest, apart)
         }
-        let own = Int(work.batch.stride(dimension, first).magnitude)
-        if isNear && own < distance { (nearest, distance) = (dimension, own) }
+        if isNear && farthest < distance { (nearest, distance) = (dimension, farthest) }
     }
     return nearest
 }
@@ -492,6 +489,18 @@ extension Work {
         if kind == .forward { return bytes >= 4 &* mebibyte }
         if hasSoonLastCache { return bytes >= 6 &* mebibyte }
         return bytes >= (n &* elementBytes <= 512 ? mebibyte : 4 &* mebibyte)
+    }
+
+    /// How far away columns are.
+    @_optimize(size)
+    fileprivate func distance(_ elements: Int) -> Int32 {
+        let bytes = elements &* wideBytes
+        if bytes >= leastInMemory { return Int32(SWIFTMAX_IN_MEMORY) }
+        if bytes >= leastPastCaches {
+            return Int32(hasSoonLastCache ? SWIFTMAX_SOON_ASIDE : SWIFTMAX_IN_MEMORY)
+        }
+        let isNear = !hasSoonLastCache && elements &* elementBytes <= nearColumnBytes
+        return isNear ? Int32(SWIFTMAX_NEAR) : kernels.pointee.last_cache
     }
 
     /// From which size on columns are hardly found in the last cache. Those of gradients share it with two more arrays, which tells

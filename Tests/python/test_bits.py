@@ -362,7 +362,9 @@ def test_masked_slices_without_a_result(
     expected = call(name, [np.where(mask, x, np.array(-np.inf, dtype))], axis=axis)
     result = call(name, [x], axis=axis, where=mask)
     assert np.array_equal(
-        result.astype(np.float64), np.where(mask, expected.astype(np.float64), fixed), equal_nan=True
+        result.astype(np.float64),
+        np.where(mask, expected.astype(np.float64), fixed),
+        equal_nan=True,
     )
 
 
@@ -430,6 +432,23 @@ def test_layouts_that_differ(shape: tuple[int, ...], name: str, dtype: str) -> N
                 if name in FORWARD and name != "logsumexp":
                     arguments["out"] = placed(np.empty(shape, dtype), other)
                 assert call(name, inputs, **arguments).tobytes() == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BACKWARD)
+@pytest.mark.parametrize(("shape", "axis"), [((128, 1024), 0), ((70, 333), 1), ((5, 40, 128), 1)])
+def test_broadcast_gradients(shape: tuple[int, ...], axis: int, name: str, dtype: str) -> None:
+    """One gradient for all elements, for those of a slice, and for each position of the slices."""
+    gradient, output = operands(name, 13, "wide", shape, dtype)
+    for kept in ((), (axis,), tuple(i for i in range(len(shape)) if i != axis)):
+        few = gradient[tuple(slice(None if i in kept else 1) for i in range(len(shape)))]
+        broadcast = np.broadcast_to(few, shape)
+        expected = call(name, [broadcast.copy(), output], axis=axis).tobytes()
+        assert call(name, [broadcast, output], axis=axis).tobytes() == expected
+        flipped = np.asfortranarray(output)
+        assert call(name, [broadcast, flipped], axis=axis).tobytes() == expected
+        transposed = np.empty(shape[::-1], dtype).T
+        assert call(name, [broadcast, output], axis=axis, out=transposed).tobytes() == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="protects a page as Linux does")
