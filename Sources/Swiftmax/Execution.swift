@@ -175,46 +175,58 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
 @_optimize(size)
 func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch: UnsafeMutableRawPointer) {
     let work = work.pointee
-    let (columns, width) = (work.across.size(0), work.unitSlices)
-    let tiles = (columns &+ width &- 1) / width
+    let (columns, width, head) = (work.across.size(0), work.unitSlices, work.headColumns)
+    let tiles = work.columnTiles
     let elements = work.elements(stride: work.across.stride(0, 0))
+    let other = work.inputs &- 1
     let takesGroups = work.takesGroups
     var unit = first
     while unit < end {
-        let column = unit % tiles &* width
-        let groups = takesGroups ? min(end &- unit, work.batch.run(from: unit)) : 1
-        let next = unit &+ groups
+        @inline(never)
         func operand(_ i: Int, _ unit: Int, _ column: Int) -> Work.Operand {
             Work.Operand(
                 address: work.start(unit / tiles, i) + column &* work.across.stride(0, i),
                 stride: work.elementStride(i))
         }
-        /// From these units to the next.
-        func distance(_ i: Int) -> Int {
-            operand(i, next, next % tiles &* width).address - operand(i, unit, column).address
-        }
-        let count = min(width, columns &- column)
-        let odd = work.oddColumns(count)
-        let other = work.inputs &- 1
-        if work.kind == .backward && !work.isWide {
-            work.runHalfColumns(unit / tiles, column, count &- odd, Work.Packs(scratch: scratch))
-        } else if count > odd {
-            let isWorthIt = work.n &* count >= 1024
-            let isNext = isWorthIt && next < end && distance(0) == distance(other)
-            let (x, out) = (operand(0, unit, column), operand(work.output, unit, column))
+        @inline(never)
+        func call(
+            _ unit: Int, _ column: Int, _ count: Int, groups: Int = 1, streaming: Int32 = 0,
+            next: swiftmax_next = swiftmax_next()
+        ) {
+            let out = operand(work.output, unit, column)
             let mask = work.hasMask ? operand(work.mask, unit, column) : nil
             let groups = swiftmax_groups(
                 count: groups, input_stride: work.step(0), other_input_stride: work.step(other),
                 out_stride: work.step(work.output))
+            work.callColumns(
+                operand(0, unit, column), operand(other, unit, column), out, count, scratch, groups: groups,
+                elements: elements, mask: mask, streaming: streaming, far: work.far, next: next)
+            if let mask, !work.isReduction { work.writeAbsent(out, mask, count) }
+        }
+        /// The first column of a unit, but those before a line.
+        func first(_ unit: Int) -> Int { head &+ unit % tiles &* width }
+        let column = first(unit)
+        let groups = takesGroups ? min(end &- unit, work.batch.run(from: unit)) : 1
+        let next = unit &+ groups
+        /// From these units to the next.
+        func distance(_ i: Int) -> Int {
+            operand(i, next, first(next)).address - operand(i, unit, column).address
+        }
+        let count = min(width, columns &- column)
+        let odd = work.oddColumns(count)
+        if work.kind == .backward && !work.isWide {
+            work.runHalfColumns(unit / tiles, column, count &- odd, Work.Packs(scratch: scratch))
+        } else if count > odd {
+            if column == head && head > 0 { call(unit, 0, head) }
+            let isWorthIt = work.n &* count >= 1024
+            let isNext = isWorthIt && next < end && distance(0) == distance(other)
+            let x = operand(0, unit, column)
             let next =
                 isNext
                 ? swiftmax_next(
                     address: x.address + distance(0), row_stride: x.stride,
                     column_stride: work.across.stride(0, 0)) : work.next
-            work.callColumns(
-                x, operand(other, unit, column), out, count &- odd, scratch, groups: groups,
-                elements: elements, mask: mask, streaming: work.streaming, far: work.far, next: next)
-            if let mask, !work.isReduction { work.writeAbsent(out, mask, count) }
+            call(unit, column, count &- odd, groups: groups, streaming: work.streaming, next: next)
         }
         for column in column &+ count &- odd..<column &+ count {
             work.callPackedColumn(
@@ -232,7 +244,9 @@ extension Work {
         let columns = across.size(0)
         let savesVectors = swiftmax_groups_share_vectors(columns, 64 / wideBytes)
         let most = kind == .backward ? 8192 : savesVectors ? 3072 : 1024
-        if unitSlices < columns || n &* columns > most || oddColumns(columns) > 0 { return false }
+        if unitSlices < columns || headColumns > 0 || n &* columns > most || oddColumns(columns) > 0 {
+            return false
+        }
         if kind == .backward && !isWide || hasMask { return false }
         // A kernel leaves no gaps between the results of reductions.
         return !isReduction || step(output) == columns &* elementBytes

@@ -266,6 +266,7 @@ private func takeWholeColumns(_ work: inout Work, _ dimension: Int, _ elements: 
     let leavesCaches = bytes >= work.leastPastCaches
     work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
     work.far = work.distance(elements)
+    if work.streaming != 0 { work.headColumns = work.columnsBeforeLine }
     let most =
         leavesCaches && work.areTakenAsRows
         ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
@@ -554,8 +555,19 @@ extension Work {
 
     private var isSoftmaxGradient: Bool { kind == .backward && op == Int32(SWIFTMAX_OP_SOFTMAX) && isWide }
 
-    fileprivate var columnUnits: Int {
-        batch.elements &* ((across.size(0) &+ unitSlices &- 1) / unitSlices)
+    /// Units of columns side by side.
+    var columnTiles: Int { max(1, (across.size(0) &- headColumns &+ unitSlices &- 1) / unitSlices) }
+
+    fileprivate var columnUnits: Int { batch.elements &* columnTiles }
+
+    /// Columns before the first whose results begin with a line, in a row so long that these are worth a call of their own, where that
+    /// is the same in all rows.
+    fileprivate var columnsBeforeLine: Int {
+        var strides = elementStride(output) | runBytes
+        for dimension in 0..<batch.count { strides |= batch.stride(dimension, output) }
+        let start = Int(bitPattern: pointer(output))
+        let isWorthIt = isWide && runBytes >= 1024 && strides & 63 == 0 && start % elementBytes == 0
+        return isWorthIt ? (0 &- start) & 63 / elementBytes : 0
     }
 
     fileprivate var rowUnits: Int { (slices &+ unitSlices &- 1) / unitSlices }

@@ -35,6 +35,8 @@ struct Work {
     let slices: Int
     /// Slices that a unit takes.
     var unitSlices = 1
+    /// Columns before those whose results begin with a line: units of columns are counted from these on.
+    var headColumns = 0
     /// What is read after the only unit, and asked for meanwhile.
     var next = swiftmax_next()
     /// For a slice that is shared out: which it is, and the stats of its blocks; then those of the whole.

@@ -435,6 +435,24 @@ def test_layouts_that_differ(shape: tuple[int, ...], name: str, dtype: str) -> N
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", *BACKWARD])
+@pytest.mark.parametrize("shape", [(1, 1031, 1024), (13, 90, 1040), (600, 16, 128)])
+def test_columns_to_any_place(shape: tuple[int, ...], name: str, dtype: str, threads: None) -> None:
+    """So large that results are written past the caches, from any place in a line on."""
+    arrays = operands(name, 14, "wide", shape, dtype)
+    mask = np.random.default_rng(15).random(shape) < 0.7
+    for arguments in ({}, {"where": mask}) if name in FORWARD else ({},):
+        swiftmax.set_num_threads(1)
+        expected = call(name, arrays, axis=1, **arguments).tobytes()
+        for first in (1, 4, 13):
+            room = np.empty(arrays[0].size + 64, dtype)
+            out = room[first : first + arrays[0].size].reshape(shape)
+            for count in (1, 2):
+                swiftmax.set_num_threads(count)
+                assert call(name, arrays, axis=1, out=out, **arguments).tobytes() == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", BACKWARD)
 @pytest.mark.parametrize(("shape", "axis"), [((128, 1024), 0), ((70, 333), 1), ((5, 40, 128), 1)])
 def test_broadcast_gradients(shape: tuple[int, ...], axis: int, name: str, dtype: str) -> None:

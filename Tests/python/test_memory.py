@@ -1,4 +1,4 @@
-"""The memory of large outputs, of which a little is kept for the next ones."""
+"""The memory of outputs: where it lies, and what of it is kept for the next ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import swiftmax
 
 LARGE = 2_000_000  # float32 elements; from 4 MiB on, blocks are kept
+MEDIUM = 40_000  # from 128 KiB on, they have a place
 
 try:
     from numpy._core import multiarray
@@ -24,15 +25,33 @@ def handler_of(array: np.ndarray[Any, Any]) -> Any:
     return multiarray.get_handler_name(array)
 
 
-def test_only_large_outputs_are_from_kept_memory() -> None:
-    """And nobody else's arrays are."""
+def test_small_outputs_are_from_the_memory_of_numpy() -> None:
+    """And so is everybody else's array."""
     x = np.zeros(LARGE, np.float32)
-    y = swiftmax.softmax(x)
-    assert y.flags.owndata
-    assert handler_of(y) == "swiftmax"
+    for size in (MEDIUM, LARGE):
+        y = swiftmax.softmax(x[:size])
+        assert y.flags.owndata
+        assert handler_of(y) == "swiftmax"
     assert handler_of(swiftmax.softmax(x[:1000])) == "default_allocator"
     assert handler_of(swiftmax.logsumexp(x)) == "default_allocator"
     assert handler_of(np.zeros(LARGE)) == "default_allocator"
+
+
+def test_outputs_lie_apart_from_their_operands() -> None:
+    """At the start of a cache line, and a quarter of a page or more from both operands in it."""
+    memory = np.zeros(LARGE + 2000, np.float32)
+    for size in (MEDIUM, LARGE):
+        for first in (0, 5, 400, 1023):
+            x = memory[first : first + size]
+            outputs = [swiftmax.softmax(x)]
+            others = [memory[second : second + size] for second in (0, 3, 500, 1000)]
+            outputs += [swiftmax.softmax_backward(x, other) for other in others]
+            for operand, output in zip([x, *others], outputs, strict=True):
+                place = output.ctypes.data
+                assert place % 64 == 0
+                for other in (x, operand):
+                    distance = (place - other.ctypes.data) % 4096
+                    assert 1024 - 64 <= distance <= 3072 + 64
 
 
 def test_kept_memory_holds_any_later_output() -> None:
@@ -45,12 +64,13 @@ def test_kept_memory_holds_any_later_output() -> None:
 
 def test_large_outputs_can_be_resized() -> None:
     """ndarray.resize() reallocates them in place."""
-    y = swiftmax.softmax(np.zeros(LARGE, np.float32), axis=())
-    for size in (10, LARGE, 3 * LARGE):
-        y.resize(size, refcheck=False)
-        assert y.shape == (size,)
-        assert y[9] == 1
-        y[...] = 1
+    for first in (MEDIUM, LARGE):
+        y = swiftmax.softmax(np.zeros(first, np.float32), axis=())
+        for size in (10, first, MEDIUM + 10, LARGE, 3 * LARGE, MEDIUM):
+            y.resize(size, refcheck=False)
+            assert y.shape == (size,)
+            assert y[9] == 1
+            y[...] = 1
 
 
 def test_threads_share_kept_memory() -> None:

@@ -518,12 +518,12 @@ static PyArrayObject *allocate_result(const Call *call) {
                                                  NULL, NULL, fortran ? NPY_ARRAY_F_CONTIGUOUS : 0, NULL);
 }
 
-/* A new array for the result, in the memory order of the operand. Large ones come from kept memory,
- * unless the caller has set a memory handler of their own. */
+/* A new array for the result, in the memory order of the operand. Those that are not small come from the
+ * memory of _memory.c, unless the caller has set a memory handler of their own. */
 static PyArrayObject *new_result(const Call *call) {
     size_t item = call->dtype == SWIFTMAX_FLOAT64 ? 8 : call->dtype == SWIFTMAX_FLOAT32 ? 4 : 2;
     size_t size = (size_t)PyArray_MultiplyList(call->result_shape, call->result_ndim);
-    if (size < SWIFTMAX_LARGE_OUTPUT / item)
+    if (size < SWIFTMAX_PLACED_OUTPUT / item)
         return allocate_result(call);
     PyObject *current = PyDataMem_GetHandler();
     if (current == NULL)
@@ -535,6 +535,8 @@ static PyArrayObject *new_result(const Call *call) {
     PyObject *previous = PyDataMem_SetHandler(memory_handler);
     if (previous == NULL)
         return NULL;
+    PyArrayObject *x = call->operands[0], *other = call->operands[1];
+    swiftmax_memory_place(PyArray_DATA(x), PyArray_DATA(other == NULL ? x : other));
     PyArrayObject *result = allocate_result(call);
     PyObject *ours = PyDataMem_SetHandler(previous);
     Py_DECREF(previous);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -14,17 +15,35 @@
 #define KEPT_BYTES (((size_t)64 << 20) + HUGE_PAGE)
 #define KEPT_BLOCKS 8
 
-/* A block is a mapping of its own, so that dropping it leaves no hole in a heap. It consists of whole
- * huge pages: one page fault for 2 MiB instead of 512. The data follows this header, half a page behind the
- * start of one: the CPU takes a load for one of what is yet to be stored a multiple of 4 KiB from it, and
- * large arrays of NumPy start with a page, so that the results would follow their elements too closely. */
+/* From where data lies to where it lies again, as the processor compares loads with earlier stores. */
+#define PAGE ((size_t)4096)
+
+/* What precedes the data of an array. */
 typedef struct {
-    _Alignas(64) size_t capacity; /* bytes of the whole mapping */
-    char distance[2048];
+    _Alignas(64) char *start; /* of the block, which the array is a part of */
+    size_t available;         /* bytes from the data to its end */
+    size_t mapped;            /* of the block, or 0 for one of the C library */
+} Header;
+
+/* A mapping for itself, so that dropping it leaves no hole in a heap: whole huge pages, one page fault for 2
+ * MiB instead of 512. */
+typedef struct {
+    char *start;
+    size_t mapped;
 } Block;
 
+/* Where in a page the data of the next block of a thread begins. */
+static _Thread_local size_t place;
+
+void swiftmax_memory_place(const void *operand, const void *other) {
+    size_t distance = ((uintptr_t)other - (uintptr_t)operand) % PAGE;
+    /* In the middle of the longer way from one to the other. */
+    size_t after = distance > PAGE / 2 ? distance / 2 : (PAGE + distance) / 2;
+    place = (((uintptr_t)operand + after) % PAGE + 63) & ~(size_t)63;
+}
+
 /* The kept blocks, oldest first. */
-static Block *kept[KEPT_BLOCKS];
+static Block kept[KEPT_BLOCKS];
 static int kept_count;
 static size_t kept_bytes;
 
@@ -32,42 +51,39 @@ static size_t kept_bytes;
  * even in a child that was forked while another thread held it. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static Block *map_block(size_t capacity) {
+static Block map_block(size_t mapped) {
     /* One huge page more, for what lies before and after the aligned part. */
-    size_t mapped = capacity + HUGE_PAGE;
-    char *start = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *start = mmap(NULL, mapped + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED)
-        return NULL;
+        return (Block){NULL, 0};
     size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
     if (before > 0)
         munmap(start, before);
-    munmap(start + before + capacity, HUGE_PAGE - before);
+    munmap(start + before + mapped, HUGE_PAGE - before);
     /* Where the system has no huge pages this fails, and may. */
-    (void)madvise(start + before, capacity, MADV_HUGEPAGE);
-    Block *block = (Block *)(start + before);
-    block->capacity = capacity;
-    return block;
+    (void)madvise(start + before, mapped, MADV_HUGEPAGE);
+    return (Block){start + before, mapped};
 }
 
-static void unmap_block(Block *block) {
-    munmap(block, block->capacity);
+static void unmap_block(Block block) {
+    munmap(block.start, block.mapped);
 }
 
-static Block *take_kept(int index) {
-    Block *block = kept[index];
-    kept_bytes -= block->capacity;
+static Block take_kept(int index) {
+    Block block = kept[index];
+    kept_bytes -= block.mapped;
     kept_count--;
     memmove(&kept[index], &kept[index + 1], (size_t)(kept_count - index) * sizeof *kept);
     return block;
 }
 
-static Block *find_kept(size_t capacity) {
-    Block *found = NULL;
+static Block find_kept(size_t mapped) {
+    Block found = {NULL, 0};
     if (pthread_mutex_trylock(&lock) != 0)
-        return NULL;
+        return found;
     /* The youngest is the likeliest to be in the processor's caches. */
-    for (int i = kept_count - 1; i >= 0 && found == NULL; i--) {
-        if (kept[i]->capacity == capacity)
+    for (int i = kept_count - 1; i >= 0 && found.start == NULL; i--) {
+        if (kept[i].mapped == mapped)
             found = take_kept(i);
     }
     pthread_mutex_unlock(&lock);
@@ -75,13 +91,13 @@ static Block *find_kept(size_t capacity) {
 }
 
 /* Keeps a block, at the expense of the oldest ones. */
-static bool keep(Block *block) {
-    if (block->capacity > KEPT_BYTES || pthread_mutex_trylock(&lock) != 0)
+static bool keep(Block block) {
+    if (block.mapped > KEPT_BYTES || pthread_mutex_trylock(&lock) != 0)
         return false;
-    while (kept_count == KEPT_BLOCKS || kept_bytes + block->capacity > KEPT_BYTES)
+    while (kept_count == KEPT_BLOCKS || kept_bytes + block.mapped > KEPT_BYTES)
         unmap_block(take_kept(0));
     kept[kept_count++] = block;
-    kept_bytes += block->capacity;
+    kept_bytes += block.mapped;
     pthread_mutex_unlock(&lock);
     return true;
 }
@@ -90,11 +106,23 @@ void *swiftmax_memory_malloc(void *context, size_t size) {
     (void)context;
     if (size > SIZE_MAX / 2)
         return NULL;
-    size_t capacity = (sizeof(Block) + size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    Block *block = find_kept(capacity);
-    if (block == NULL)
-        block = map_block(capacity);
-    return block == NULL ? NULL : block + 1;
+    size_t needed = sizeof(Header) + PAGE + size;
+    Block block = {NULL, 0};
+    if (size < SWIFTMAX_LARGE_OUTPUT) {
+        block.start = malloc(needed);
+    } else {
+        size_t mapped = (needed + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        block = find_kept(mapped);
+        if (block.start == NULL)
+            block = map_block(mapped);
+    }
+    if (block.start == NULL)
+        return NULL;
+    char *data = block.start + sizeof(Header);
+    data += (place - (uintptr_t)data) % PAGE;
+    size_t total = block.mapped > 0 ? block.mapped : needed;
+    ((Header *)data)[-1] = (Header){block.start, (size_t)(block.start + total - data), block.mapped};
+    return data;
 }
 
 void *swiftmax_memory_calloc(void *context, size_t count, size_t size) {
@@ -107,7 +135,7 @@ void *swiftmax_memory_calloc(void *context, size_t count, size_t size) {
 void *swiftmax_memory_realloc(void *context, void *data, size_t size) {
     if (data == NULL)
         return swiftmax_memory_malloc(context, size);
-    size_t available = ((Block *)data)[-1].capacity - sizeof(Block);
+    size_t available = ((Header *)data)[-1].available;
     if (size <= available)
         return data;
     void *moved = swiftmax_memory_malloc(context, size);
@@ -123,7 +151,10 @@ void swiftmax_memory_free(void *context, void *data, size_t size) {
     (void)size;
     if (data == NULL)
         return;
-    Block *block = (Block *)data - 1;
-    if (!keep(block))
+    Header header = ((Header *)data)[-1];
+    Block block = {header.start, header.mapped};
+    if (block.mapped == 0)
+        free(block.start);
+    else if (!keep(block))
         unmap_block(block);
 }
