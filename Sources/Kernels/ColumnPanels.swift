@@ -97,21 +97,6 @@ private func copyMasked(
     }
 }
 
-/// The mask of columns: a byte for each element, those of a row side by side, `stride` bytes from one row to the next.
-struct Mask {
-    let address: UnsafePointer<UInt8>
-    let stride: Int
-
-    @inline(__always)
-    func moved(by columns: Int) -> Mask { Mask(address: address + columns, stride: stride) }
-
-    /// `count` elements of row i from `column` on, with -inf in the place of what it leaves out.
-    @inline(__always)
-    fileprivate func select(_ elements: Vector, _ i: Int, _ column: Int, _ count: Int) -> Vector {
-        vector_select_bytes(address + (i &* stride &+ column), count, elements, splat(-.infinity))
-    }
-}
-
 /// Copies `count` columns of `n` elements, those of a panel and a table from `first` on: first those that fill up a vector.
 @inline(never)
 private func copyColumns(

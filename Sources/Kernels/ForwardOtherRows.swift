@@ -1,6 +1,8 @@
-// Forward functions of rows that are not elements of this module's type in order: of 16 bits, reversed, or every other one.
+// Forward functions of rows that are not elements of this module's type in order: of 16 bits, reversed, or every other one; and
+// of rows with a mask.
 //
-// A batch of rows is copied in order, as elements of this type, in one pass with their maxima. From there on their stats are
+// A batch of rows is copied in order, as elements of this type, in one pass with their maxima; a mask is applied in the same pass, or
+// in one more. From there on their stats are
 // those of ForwardRows.swift.
 
 #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
@@ -8,14 +10,16 @@
     import CKernels
     import CVector
 
-    /// The forward operation on rows of at least a vector; those longer than a block are of 16 bits.
+    /// The forward operation on rows of at least a vector; those longer than a block are of 16 bits, and have no mask, as no others of
+    /// 16 bits do.
     ///
     /// - Parameter room: where the tails of the exponentials of a row longer than a block may be kept, if it holds them.
     /// - Returns: how many were done: all up to a row longer than a block whose logsumexp is next to 0.
     @inline(never)
     func forwardOtherRows(
-        _ op: Operation, _ elements: Elements, _ x: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int,
-        _ rows: Int, _ n: Int, _ scratch: Scratch, room: UnsafeMutableRawPointer?, streaming: Bool, far: Bool
+        _ op: Operation, _ elements: Elements, _ x: Operand, _ mask: Mask?, _ out: UnsafeMutableRawPointer,
+        _ outStride: Int, _ rows: Int, _ n: Int, _ scratch: Scratch, room: UnsafeMutableRawPointer?,
+        streaming: Bool, far: Bool
     ) -> Int {
         let table = scratch.table
         let areNear = streaming && elements.resultBytes > 2
@@ -39,8 +43,14 @@
                     continue
                 }
             #endif
-            elements.copy(row, to: scratch.wideRows, paddedBytes, table)
             var copied = RowBatch(x: scratch.wideRows, stride: paddedBytes, first: 0, count: count, n: n)
+            var isInOrder = false
+            if case .own = elements { isInOrder = true }
+            if !isInOrder { elements.copy(row, to: scratch.wideRows, paddedBytes, table) }
+            if let mask {
+                mask.moved(by: first &* mask.stride)
+                    .copy(isInOrder ? row : copied, to: scratch.wideRows, paddedBytes, table)
+            }
             copied.asked = row.asked
             let tails =
                 elements.resultBytes == 2 || streaming || n < tailsInPlace

@@ -13,7 +13,7 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         next, recomputes in
         forwardColumns(
             Operation(op), Elements(elements), x!, xStride,
-            mask.map { Mask(address: $0, stride: maskStride) },
+            Mask(mask, maskStride),
             out!, outStride, columns, groups, n, Scratch(address: scratch!), streaming: streaming != 0,
             next: Asked(next), recomputes: recomputes != 0)
     }
@@ -116,10 +116,12 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
     #endif
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
         kernels.pointee.forward_other_rows = {
-            op, elements, x, xStride, out, outStride, rows, n, scratch, room, streaming, far in
+            op, elements, x, xStride, mask, maskStride, out, outStride, rows, n, scratch, room, streaming, far
+            in
             forwardOtherRows(
-                Operation(op), Elements(elements), Operand(address: x!, stride: xStride), out!, outStride,
-                rows, n, Scratch(address: scratch!), room: room, streaming: streaming != 0, far: far != 0)
+                Operation(op), Elements(elements), Operand(address: x!, stride: xStride),
+                Mask(mask, maskStride), out!, outStride, rows, n, Scratch(address: scratch!), room: room,
+                streaming: streaming != 0, far: far != 0)
         }
         kernels.pointee.backward_other_rows = {
             op, elements, g, gStride, y, yStride, out, outStride, rows, n, scratch, eights in

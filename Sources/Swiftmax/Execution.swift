@@ -9,7 +9,7 @@ import CSwiftmax
 enum Path {
     /// Elements of a slice are contiguous: whole rows, where they lie.
     case rows
-    /// The same of 16-bit elements, and of inputs in reverse order or every other element.
+    /// The same of 16-bit elements, of inputs in reverse order or every other element, and with a mask.
     case otherRows
     /// Elements side by side belong to neighboring slices: whole columns, where they lie.
     case columns
@@ -86,7 +86,7 @@ extension Work {
     }
 
     /// Where slice `index` starts in an operand.
-    @inline(__always)
+    @inline(never)
     func start(_ index: Int, _ operand: Int) -> UnsafeMutableRawPointer {
         pointer(operand) + batch.offset(index, operand)
     }
@@ -156,8 +156,16 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
         var done: Int
         if work.kind == .forward {
             done = kernels.forward_other_rows.unsafelyUnwrapped(
-                work.op, elements, a.address, a.stride, out.address, out.stride, rows, work.n, packs.kernel,
+                work.op, elements, a.address, a.stride,
+                work.hasMask ? work.start(index, work.mask).assumingMemoryBound(to: UInt8.self) : nil,
+                work.hasMask ? work.step(work.mask) : 0, out.address, out.stride, rows, work.n, packs.kernel,
                 room, work.streaming, work.far)
+            if work.hasMask && !work.isReduction {
+                work.writeAbsent(
+                    out, Work.Operand(address: work.start(index, work.mask), stride: work.step(work.mask)),
+                    rows,
+                    areRows: true)
+            }
         } else {
             let b = input(1)
             done = kernels.backward_other_rows.unsafelyUnwrapped(
@@ -201,7 +209,7 @@ func runColumns(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch
             work.callColumns(
                 operand(0, unit, column), operand(other, unit, column), out, count, scratch, groups: groups,
                 elements: elements, mask: mask, streaming: streaming, far: work.far, next: next)
-            if let mask, !work.isReduction { work.writeAbsent(out, mask, count) }
+            if let mask, !work.isReduction { work.writeAbsent(out, mask, count, areRows: false) }
         }
         /// The first column of a unit, but those before a line.
         func first(_ unit: Int) -> Int { head &+ unit % tiles &* width }

@@ -8,15 +8,16 @@ extension Work {
     /// What elements give that the mask leaves out.
     var absentResult: Double { op == Int32(SWIFTMAX_OP_SOFTMAX) ? 0 : -.infinity }
 
-    /// Writes those of `columns` slices side by side whose results are NaN.
+    /// Writes those of `count` slices whose results are NaN: rows, or columns side by side, in operands of the kernels.
+    @inline(never)
     @_optimize(size)
-    func writeAbsent(_ results: Operand, _ mask: Operand, _ columns: Int) {
-        for column in 0..<columns {
-            let first = results.address + column &* elementBytes
+    func writeAbsent(_ results: Operand, _ mask: Operand, _ count: Int, areRows: Bool) {
+        for slice in 0..<count {
+            let first = results.address + slice &* (areRows ? results.stride : elementBytes)
             if !isNaN(first, dtype) { continue }
-            let bytes = mask.address + column
-            for i in 0..<n where (bytes + i &* mask.stride).load(as: UInt8.self) == 0 {
-                storeAbsent(first + i &* results.stride)
+            let bytes = mask.address + slice &* (areRows ? mask.stride : 1)
+            for i in 0..<n where (bytes + i &* (areRows ? 1 : mask.stride)).load(as: UInt8.self) == 0 {
+                storeAbsent(first + i &* (areRows ? elementBytes : results.stride))
             }
         }
     }

@@ -26,6 +26,7 @@ func runPackedColumns(
         let column = unit % tiles &* width
         let end = column &+ min(width, columns &- column)
 
+        @inline(never)
         func start(_ operand: Int, _ column: Int) -> UnsafeMutableRawPointer {
             work.start(unit / tiles, operand) + column &* work.across.stride(0, operand)
         }
@@ -39,6 +40,7 @@ func runPackedColumns(
         let count = end &- odd &- column
         if count == 0 { continue }
         /// Columns where they lie, if in order, or packed: a single row of those whose elements are all the same.
+        @inline(never)
         func input(_ i: Int) -> Work.Operand {
             let (step, stride) = (work.across.stride(0, i), work.elementStride(i))
             if isInOrder(i) { return Work.Operand(address: start(i, column), stride: stride) }

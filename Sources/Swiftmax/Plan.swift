@@ -176,6 +176,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let isByBlocks = n >= 16 &* Int(SWIFTMAX_BLOCK) && work.slices < threads
     let masked = maskedColumnDimension(work)
     if masked >= 0 { return (.columns, takeWholeColumns(&work, masked, elements)) }
+    if areMaskedRows(work) { return (.otherRows, work.slices) }
     if work.hasMask || work.slice.count > 1 {
         return isByBlocks || !work.fitsCopy ? nil : (.copies, work.takeCopies())
     }
@@ -289,6 +290,21 @@ private func unitColumns(_ work: Work, _ elements: Int, most: Int) -> Int {
 private func areOtherRows(_ work: Work) -> Bool {
     if !work.isReduction && work.elementStride(work.output) != work.elementBytes { return false }
     return work.kind == .forward ? areOtherForwardRows(work) : areOtherGradients(work)
+}
+
+/// Rows with a mask, of a block at most, which are copied: in order, reversed, or every other element.
+@_optimize(size)
+private func areMaskedRows(_ work: Work) -> Bool {
+    if !work.hasMask || !work.isWide || work.slice.count != 1
+        || work.kernels.pointee.forward_other_rows == nil
+    {
+        return false
+    }
+    let (bytes, stride) = (work.elementBytes, work.elementStride(0))
+    let areInOrder = work.isReduction || work.elementStride(work.output) == bytes
+    return areInOrder && (stride.magnitude == bytes || stride == 2 &* bytes)
+        && work.elementStride(work.mask) == 1
+        && work.n >= 192 / work.elementBytes && work.n <= Int(SWIFTMAX_BLOCK)
 }
 
 /// Rows in order of 16 bits; reversed, or every other element, of a block, which is copied.

@@ -296,8 +296,8 @@ def test_long_masked_rows(length: int, dtype: str) -> None:
 
 
 # A shape and axis, and the axes a mask is broadcast along: rows and groups of columns many to a
-# copy, all columns of a group, and tiles of them, of which the last is a part; and columns that are
-# read where they lie, with their results in the caches and past them.
+# copy, all columns of a group, and tiles of them, of which the last is a part; and columns and rows
+# that are read where they lie, with their results in the caches and past them.
 MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((9001, 3), 1, ()),
     ((9001, 3), 1, (0,)),
@@ -307,6 +307,10 @@ MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((7, 130, 333), 1, ()),
     ((2, 700, 801), 1, (0,)),
     ((41, 73, 1301), 1, ()),
+    ((700, 130), 1, ()),
+    ((3, 70, 200), 2, (0,)),
+    ((3, 70, 200), 2, (1,)),
+    ((1100, 3000), 1, ()),
     ((9000, 37), 0, ()),
     ((1, 5000), 0, ()),
 ]

@@ -159,12 +159,14 @@ typedef struct swiftmax_kernels {
                             intptr_t columns, swiftmax_groups groups, intptr_t n, void *scratch,
                             int32_t streaming, swiftmax_next next, int32_t recomputes);
     /// As forward_rows, of rows of at least 16 elements that lie otherwise: of 16 bits, with such results, or
-    /// reversed or every other one, of at most SWIFTMAX_BLOCK. `room`: for a float of each element of a
-    /// longer row, or null. Returns how many rows are done: fewer than all where the logsumexp of the next is
-    /// to be taken by blocks. Null where there is none for this CPU.
-    intptr_t (*forward_other_rows)(int32_t op, int32_t elements, const void *x, intptr_t x_stride, void *out,
-                                   intptr_t out_stride, intptr_t rows, intptr_t n, void *scratch, void *room,
-                                   int32_t streaming, int32_t far);
+    /// reversed or every other one, of at most SWIFTMAX_BLOCK. Or with a `mask`, as that of forward_columns;
+    /// then also in order, but not of 16 bits. `room`: for a float of each element of a longer row, or null.
+    /// Returns how many rows are done: fewer than all where the logsumexp of the next is to be taken by
+    /// blocks. Null where there is none for this CPU.
+    intptr_t (*forward_other_rows)(int32_t op, int32_t elements, const void *x, intptr_t x_stride,
+                                   const uint8_t *mask, intptr_t mask_stride, void *out, intptr_t out_stride,
+                                   intptr_t rows, intptr_t n, void *scratch, void *room, int32_t streaming,
+                                   int32_t far);
     /// One block (n <= SWIFTMAX_BLOCK) of a row that is shared out; `known_max` null for the block's own.
     void (*row_stats)(int32_t op, const void *x, intptr_t n, const double *known_max, swiftmax_stats *stats,
                       void *scratch, swiftmax_next next);
