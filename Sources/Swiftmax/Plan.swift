@@ -267,7 +267,7 @@ private func takeWholeColumns(_ work: inout Work, _ dimension: Int, _ elements: 
     let leavesCaches = bytes >= work.leastPastCaches
     work.streaming = leavesCaches && work.areRunsWorthStreaming ? 1 : 0
     work.far = work.distance(elements)
-    if work.streaming != 0 { work.headColumns = work.columnsBeforeLine }
+    work.headColumns = work.columnsBeforeLine
     let most =
         leavesCaches && work.areTakenAsRows
         ? work.across.size(0) : max(256, unitBytes / sliceBytes & ~255)
@@ -576,14 +576,21 @@ extension Work {
 
     fileprivate var columnUnits: Int { batch.elements &* columnTiles }
 
-    /// Columns before the first whose results begin with a line, in a row so long that these are worth a call of their own, where that
-    /// is the same in all rows.
+    /// Columns before the first that begin with a line, in rows so long that these are worth a call of their own, where that is the same
+    /// in all rows: of the results, if they go past the caches, else of the inputs of gradients (measured on a Zen 5).
+    @_optimize(size)
     fileprivate var columnsBeforeLine: Int {
-        var strides = elementStride(output) | runBytes
-        for dimension in 0..<batch.count { strides |= batch.stride(dimension, output) }
-        let start = Int(bitPattern: pointer(output))
-        let isWorthIt = isWide && runBytes >= 1024 && strides & 63 == 0 && start % elementBytes == 0
-        return isWorthIt ? (0 &- start) & 63 / elementBytes : 0
+        let streams = streaming != 0
+        if !isWide || !streams && kind == .forward { return 0 }
+        if n < (streams ? 16 : 64) || runBytes < (streams ? 1024 : 512 &* wideBytes) { return 0 }
+        let (first, last) = streams ? (output, output) : (0, inputs &- 1)
+        let start = Int(bitPattern: pointer(first))
+        var uneven = start & (elementBytes &- 1) | (start ^ Int(bitPattern: pointer(last)))
+        for operand in first...last {
+            uneven |= elementStride(operand)
+            for dimension in 0..<batch.count { uneven |= batch.stride(dimension, operand) }
+        }
+        return uneven & 63 == 0 ? (0 &- start) & 63 / elementBytes : 0
     }
 
     fileprivate var rowUnits: Int { (slices &+ unitSlices &- 1) / unitSlices }
