@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -436,6 +437,24 @@ def test_layouts_that_differ(shape: tuple[int, ...], name: str, dtype: str) -> N
                 if name in FORWARD and name != "logsumexp":
                     arguments["out"] = placed(np.empty(shape, dtype), other)
                 assert call(name, inputs, **arguments).tobytes() == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@pytest.mark.parametrize("length", [64, 71, 200, 1031, 9001])
+def test_rows_from_any_place(length: int, name: str, dtype: str) -> None:
+    """Each operand from any element of a cache line on."""
+    arrays = operands(name, 16, "wide", (3, length), dtype)
+    expected = call(name, arrays, axis=1).tobytes()
+    places = [0, 1, 2, 3, 7, 12]
+    for firsts in itertools.product(places, repeat=len(arrays)):
+        placed = []
+        for array, first in zip(arrays, firsts, strict=True):
+            room = np.empty(array.size + 64, dtype)
+            start = (-room.ctypes.data // room.itemsize) % (64 // room.itemsize) + first
+            placed.append(room[start : start + array.size].reshape(array.shape))
+            placed[-1][...] = array
+        assert call(name, placed, axis=1).tobytes() == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
