@@ -1,9 +1,8 @@
 // Forward functions of rows that are not elements of this module's type in order: of 16 bits, reversed, or every other one; and
 // of rows with a mask.
 //
-// A batch of rows is copied in order, as elements of this type, in one pass with their maxima; a mask is applied in the same pass, or
-// in one more. From there on their stats are
-// those of ForwardRows.swift.
+// A batch of rows is copied in order, as elements of this type, in one pass with their maxima; rows with a mask that are in order
+// with their mask, others once more. From there on their stats are those of ForwardRows.swift.
 
 #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
 
@@ -44,12 +43,11 @@
                 }
             #endif
             var copied = RowBatch(x: scratch.wideRows, stride: paddedBytes, first: 0, count: count, n: n)
-            var isInOrder = false
-            if case .own = elements { isInOrder = true }
-            if !isInOrder { elements.copy(row, to: scratch.wideRows, paddedBytes, table) }
+            let areOwn = if case .own = elements { true } else { false }
+            if !areOwn { elements.copy(row, to: scratch.wideRows, paddedBytes, table) }
             if let mask {
                 mask.moved(by: first &* mask.stride)
-                    .copy(isInOrder ? row : copied, to: scratch.wideRows, paddedBytes, table)
+                    .copy(areOwn ? row : copied, to: scratch.wideRows, paddedBytes, table)
             }
             copied.asked = row.asked
             let tails =

@@ -232,6 +232,7 @@ func runCopies(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scratch:
 }
 
 extension Work {
+    /// Of what there are copies.
     fileprivate enum Copied { case input, results, mask }
 
     /// Copies a part of an array to a copy without gaps or, of results, back.

@@ -163,8 +163,7 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
             if work.hasMask && !work.isReduction {
                 work.writeAbsent(
                     out, Work.Operand(address: work.start(index, work.mask), stride: work.step(work.mask)),
-                    rows,
-                    areRows: true)
+                    rows, areRows: true)
             }
         } else {
             let b = input(1)

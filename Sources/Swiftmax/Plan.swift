@@ -174,10 +174,10 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let bytes = elements &* work.wideBytes
     // Few long slices are shared out among threads by blocks, as are slices that no scratch holds.
     let isByBlocks = n >= 16 &* Int(SWIFTMAX_BLOCK) && work.slices < threads
-    let masked = maskedColumnDimension(work)
-    if masked >= 0 { return (.columns, takeWholeColumns(&work, masked, elements)) }
-    if areMaskedRows(work) { return (.otherRows, work.slices) }
     if work.hasMask || work.slice.count > 1 {
+        let masked = maskedColumnDimension(work)
+        if masked >= 0 { return (.columns, takeWholeColumns(&work, masked, elements)) }
+        if areMaskedRows(work) { return (.otherRows, work.slices) }
         return isByBlocks || !work.fitsCopy ? nil : (.copies, work.takeCopies())
     }
     let isLarge = bytes >= columnStreamingBytes

@@ -664,6 +664,7 @@ SWIFTMAX_INLINE swiftmax_vector vector_select_bytes(const uint8_t *bytes, intptr
     if (count == SWIFTMAX_LANES) {
         __builtin_memcpy(&mask, bytes, SWIFTMAX_LANES);
     } else {
+        // Not by way of memory, where a load would wait for all stores of parts of it.
         uint64_t all = ~(uint64_t)0 << count * 8;
         uint32_t four;
         uint16_t two;
