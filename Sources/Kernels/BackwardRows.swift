@@ -58,7 +58,9 @@ struct Operand {
         var sum = LaneSum()
         var i = headOfRow(g)
         let distance = lanes &- i
-        sum.add(.softmax, vector_load_ending(g, i), vector_load_ending(y, i))
+        sum.add(
+            .softmax, vector_load_last(g.element(i &- lanes), distance),
+            vector_load_last(y.element(i &- lanes), distance))
         while i &+ lanes <= n {
             sum.add(.softmax, vector_load(g.element(i)), vector_load(y.element(i)))
             i &+= lanes

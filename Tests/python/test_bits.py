@@ -351,7 +351,10 @@ def test_masked_slices(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-@pytest.mark.parametrize(("shape", "axis"), [((300, 130), 0), ((130, 300), 1), ((500, 20), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((300, 130), 0), ((130, 300), 1), ((500, 20), 1), ((1400, 2400), 0), ((1400, 2400), 1)],
+)
 def test_masked_slices_without_a_result(
     shape: tuple[int, ...], axis: int, name: str, dtype: str
 ) -> None:

@@ -630,12 +630,6 @@ SWIFTMAX_INLINE void vector_store_partial(void *address, swiftmax_vector v, intp
 }
 
 #if defined(__AVX512F__) && defined(SWIFTMAX_FLOAT64)
-/// The first `count` elements in the last lanes, and zeros.
-SWIFTMAX_INLINE swiftmax_vector vector_load_ending(const void *address, intptr_t count) {
-    return (swiftmax_vector)_mm512_maskz_loadu_pd((__mmask8)~SWIFTMAX_MASK(SWIFTMAX_LANES - count),
-                                                  (const double *)address - (SWIFTMAX_LANES - count));
-}
-
 /// Lane i + `distance`, beyond the last from the first on, in lane i.
 SWIFTMAX_INLINE swiftmax_vector vector_rotated(swiftmax_vector v, intptr_t distance) {
     __m512i places = _mm512_add_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(distance));
