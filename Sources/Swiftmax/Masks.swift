@@ -1,5 +1,6 @@
 // The results of what a mask leaves out: 0 of softmax, -inf of log_softmax. The kernels take such elements for -inf, and in most
-// slices give just that. Where a slice has a NaN, or nothing that is larger than -inf, all its results are NaN.
+// slices give just that. They give NaN instead where the sum is not a number, or all elements are -inf; and then the first result is NaN
+// too, as every other.
 
 import CKernels
 import CSwiftmax
@@ -48,9 +49,9 @@ extension Work {
 @inline(__always)
 private func isNaN(_ result: UnsafeMutableRawPointer, _ dtype: Int32) -> Bool {
     switch dtype {
-    case Int32(SWIFTMAX_FLOAT64): result.load(as: Double.self).isNaN
-    case Int32(SWIFTMAX_FLOAT32): result.load(as: Float.self).isNaN
-    case Int32(SWIFTMAX_FLOAT16): result.load(as: UInt16.self) & 0x7fff > 0x7c00
-    default: result.load(as: UInt16.self) & 0x7fff > 0x7f80
+    case Int32(SWIFTMAX_FLOAT64): result.loadUnaligned(as: Double.self).isNaN
+    case Int32(SWIFTMAX_FLOAT32): result.loadUnaligned(as: Float.self).isNaN
+    case Int32(SWIFTMAX_FLOAT16): result.loadUnaligned(as: UInt16.self) & 0x7fff > 0x7c00
+    default: result.loadUnaligned(as: UInt16.self) & 0x7fff > 0x7f80
     }
 }
