@@ -297,8 +297,8 @@ def test_long_masked_rows(length: int, dtype: str) -> None:
 
 
 # A shape and axis, and the axes a mask is broadcast along: rows and groups of columns many to a
-# copy, all columns of a group, and tiles of them, of which the last is a part; and columns and rows
-# that are read where they lie, with their results in the caches and past them.
+# copy, all columns of a group, and tiles of them, of which the last is a part or one column; and
+# columns and rows that are read where they lie, with their results in the caches and past them.
 MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((9001, 3), 1, ()),
     ((9001, 3), 1, (0,)),
@@ -313,6 +313,8 @@ MASKED: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((3, 70, 200), 2, (1,)),
     ((1100, 3000), 1, ()),
     ((9000, 37), 0, ()),
+    ((764, 1153), 0, ()),
+    ((764, 1153), 0, (1,)),
     ((1, 5000), 0, ()),
 ]
 
@@ -347,6 +349,20 @@ def test_masked_slices(
         assert call(name, [reverse], axis=axis, where=mask).tobytes() == wanted
     if name != "logsumexp":
         assert call(name, [x], axis=axis, where=mask, out=x).tobytes() == wanted
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
+@pytest.mark.parametrize("columns", [385, 1025, 1153])
+def test_several_axes_of_many_columns(columns: int, name: str, dtype: str) -> None:
+    """Copied in tiles, the last of which may be one column."""
+    arrays = operands(name, 17, "wide", (2, 382, columns), dtype)
+    rows = [np.ascontiguousarray(np.moveaxis(a, 2, 0)).reshape(columns, -1) for a in arrays]
+    expected = call(name, rows, axis=1)
+    if name != "logsumexp":
+        expected = np.moveaxis(expected.reshape(columns, 2, 382), 0, 2)
+    spread = [np.stack([a, a], axis=1)[:, 0] for a in arrays]
+    assert call(name, spread, axis=(0, 1)).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
