@@ -42,43 +42,24 @@ private func copyMasked(
     #if SWIFTMAX_BASELINE && arch(x86_64)
         var column = 0
     #else
-        // Four vectors at a time, as without a mask.
         let whole = count & ~(4 &* lanes &- 1)
-        let areKept = keepsAsked(n, stride)
-        let nextBytes = areKept ? 4 &* lanes : 8 &* mask.stride
+        // The bytes of what is asked for.
+        let next = keepsAsked(n, stride) ? 4 &* lanes : 8 &* mask.stride
         @inline(__always)
-        func copyFours(step: Int, _ load: (_ address: UnsafeRawPointer) -> Vector) {
-            let next = areKept ? 4 &* lanes &* step : 8 &* stride
-            var column = 0
-            while column < whole {
-                let target = panel + column / lanes &* columnBytes
-                var largest = Quad(repeating: splat(-.infinity))
-                for i in 0..<n {
-                    let source = x + (column &* step &+ i &* stride)
-                    @inline(__always)
-                    func element(_ v: Int) -> Vector {
-                        let address = source + v &* lanes &* step
-                        let value = mask.select(load(address), i, column &+ v &* lanes, lanes)
-                        vector_prefetch(address + next)
-                        vector_store(target + (v &* columnBytes &+ i &* vectorBytes), value)
-                        return value
-                    }
-                    largest = largest.map(Quad(element(0), element(1), element(2), element(3)), maximum)
-                    vector_prefetch(mask.address + (i &* mask.stride &+ column &+ nextBytes))
+        func copy(step: Int, _ load: (_ address: UnsafeRawPointer) -> Vector) {
+            copyFours(x, step: step, stride, 0..<whole, n, panel, table, 0) { source, i, column in
+                vector_prefetch(mask.address + (i &* mask.stride &+ column &+ next))
+                return Quad { v in
+                    mask.select(load(source + v &* lanes &* step), i, column &+ v &* lanes, lanes)
                 }
-                table.setMax(largest.a, from: column)
-                table.setMax(largest.b, from: column &+ lanes)
-                table.setMax(largest.c, from: column &+ 2 &* lanes)
-                table.setMax(largest.d, from: column &+ 3 &* lanes)
-                column &+= 4 &* lanes
             }
         }
         switch elements {
         #if SWIFTMAX_FLOAT32
             case .halves(let format), .reversedHalves(let format):
-                copyFours(step: 2) { format.load($0, 0, lanes) }
+                copy(step: 2) { format.load($0, 0, lanes) }
         #endif
-        default: copyFours(step: elementBytes) { vector_load($0) }
+        default: copy(step: elementBytes) { vector_load($0) }
         }
         var column = whole
     #endif
@@ -117,6 +98,44 @@ private func copyColumns(
     }
 }
 
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    /// Copies columns four vectors at a time, which read whole cache lines, and several of a row. The next of the row are asked for, if
+    /// they stay in a cache until then: these are too few for the CPU to read ahead by itself.
+    ///
+    /// - Parameter four: four vectors of row i from `column` on, which lie at `source`.
+    @inline(__always)
+    private func copyFours(
+        _ x: UnsafeRawPointer, step: Int, _ stride: Int, _ columns: Range<Int>, _ n: Int,
+        _ panel: UnsafeMutableRawPointer, _ table: SliceTable, _ first: Int,
+        _ four: (_ source: UnsafeRawPointer, _ i: Int, _ column: Int) -> Quad
+    ) {
+        let (columnBytes, fourBytes) = (n &* vectorBytes, 4 &* lanes &* step)
+        let next = keepsAsked(n, stride) ? fourBytes : 8 &* stride
+        var column = columns.lowerBound
+        while column < columns.upperBound {
+            let slice = first &+ column
+            let target = panel.element(slice &* n)
+            var largest = Quad(repeating: splat(-.infinity))
+            for i in 0..<n {
+                let source = x + (column &* step &+ i &* stride)
+                let values = four(source, i, column)
+                for l in 0..<fourBytes / lineBytes { vector_prefetch(source + (next &+ l &* lineBytes)) }
+                let destination = target + i &* vectorBytes
+                vector_store(destination, values.a)
+                vector_store(destination + columnBytes, values.b)
+                vector_store(destination + 2 &* columnBytes, values.c)
+                vector_store(destination + 3 &* columnBytes, values.d)
+                largest = largest.map(values, maximum)
+            }
+            table.setMax(largest.a, from: slice)
+            table.setMax(largest.b, from: slice &+ lanes)
+            table.setMax(largest.c, from: slice &+ 2 &* lanes)
+            table.setMax(largest.d, from: slice &+ 3 &* lanes)
+            column &+= 4 &* lanes
+        }
+    }
+#endif
+
 /// How many of `count` columns from `first` on fill up a vector of columns that has some already.
 @inline(__always)
 func headColumns(_ first: Int, _ count: Int) -> Int { min(count, (0 &- first) & (lanes &- 1)) }
@@ -143,37 +162,12 @@ private func copyColumns(
     }
     #if !(SWIFTMAX_BASELINE && arch(x86_64))
         // For a CPU as old as that it is not worth the size.
-        // Four vectors at a time read whole cache lines, and several of a row. The next of the row are asked for, if they stay in a
-        // cache until then: these are too few for the CPU to read ahead by itself.
-        let fourBytes = 4 &* lanes &* step
-        let next = keepsAsked(n, stride) ? fourBytes : 8 &* stride
-        while column &+ 4 &* lanes <= count {
-            let none = splat(-.infinity)
-            var (a, b, c, d) = (none, none, none, none)
-            for i in 0..<n {
-                let source = x + (column &* step &+ i &* stride)
-                let values = (
-                    load(source, lanes), load(source + lanes &* step, lanes),
-                    load(source + 2 &* lanes &* step, lanes), load(source + 3 &* lanes &* step, lanes)
-                )
-                for l in 0..<fourBytes / lineBytes { vector_prefetch(source + (next &+ l &* lineBytes)) }
-                let destination = target + i &* vectorBytes
-                vector_store(destination, values.0)
-                vector_store(destination + columnBytes, values.1)
-                vector_store(destination + 2 &* columnBytes, values.2)
-                vector_store(destination + 3 &* columnBytes, values.3)
-                a = maximum(a, values.0)
-                b = maximum(b, values.1)
-                c = maximum(c, values.2)
-                d = maximum(d, values.3)
-            }
-            table.setMax(a, from: first &+ column)
-            table.setMax(b, from: first &+ column &+ lanes)
-            table.setMax(c, from: first &+ column &+ 2 &* lanes)
-            table.setMax(d, from: first &+ column &+ 3 &* lanes)
-            target += 4 &* columnBytes
-            column &+= 4 &* lanes
+        let whole = column &+ (count &- column) & ~(4 &* lanes &- 1)
+        copyFours(x, step: step, stride, column..<whole, n, panel, table, first) { source, _, _ in
+            Quad { load(source + $0 &* lanes &* step, lanes) }
         }
+        column = whole
+        target = panel.element((first &+ column) &* n)
     #endif
     // Of rows far apart the CPU reads none ahead by itself.
     let ahead = 24 &* stride

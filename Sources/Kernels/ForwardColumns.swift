@@ -10,14 +10,14 @@ func forwardColumns(
     _ scratch: Scratch, streaming: Bool, next: Asked, recomputes: Bool
 ) {
     #if SWIFTMAX_FLOAT32 && (SWIFTMAX_AVX2 || SWIFTMAX_AVX512)
-        let isInPlace = UnsafeRawPointer(out) == x
-        if mask == nil && areTinySoftmax(op, elements, columns, n, inPlace: isInPlace) {
-            return tinySoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
-        }
-        if mask == nil
-            && areTinyLogSoftmax(op, elements, columns, n, inPlace: isInPlace, streaming: streaming)
-        {
-            return tinyLogSoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
+        if mask == nil {
+            let isInPlace = UnsafeRawPointer(out) == x
+            if areTinySoftmax(op, elements, columns, n, inPlace: isInPlace) {
+                return tinySoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
+            }
+            if areTinyLogSoftmax(op, elements, columns, n, inPlace: isInPlace, streaming: streaming) {
+                return tinyLogSoftmaxColumns(x, xStride, out, outStride, columns, groups, n, scratch)
+            }
         }
     #endif
     forwardTiles(

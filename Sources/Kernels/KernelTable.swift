@@ -12,10 +12,9 @@ func fill(_ kernels: UnsafeMutablePointer<swiftmax_kernels>) {
         op, elements, x, xStride, mask, maskStride, out, outStride, columns, groups, n, scratch, streaming,
         next, recomputes in
         forwardColumns(
-            Operation(op), Elements(elements), x!, xStride,
-            Mask(mask, maskStride),
-            out!, outStride, columns, groups, n, Scratch(address: scratch!), streaming: streaming != 0,
-            next: Asked(next), recomputes: recomputes != 0)
+            Operation(op), Elements(elements), x!, xStride, Mask(mask, maskStride), out!, outStride, columns,
+            groups, n, Scratch(address: scratch!), streaming: streaming != 0, next: Asked(next),
+            recomputes: recomputes != 0)
     }
     kernels.pointee.row_stats = { op, x, n, known, stats, scratch, next in
         stats!.pointee = blockStats(

@@ -40,6 +40,7 @@ extension Work {
     /// Sets how many slices are copied at a time: some of the columns of a group, or all of one or more.
     ///
     /// - Returns: how many times that is.
+    @_optimize(size)
     mutating func takeCopies() -> Int {
         let (columns, sliceBytes) = (copiedColumns, n &* wideBytes)
         let groups = slices / columns

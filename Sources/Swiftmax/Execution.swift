@@ -155,16 +155,14 @@ func runOtherRows(_ work: UnsafePointer<Work>, _ first: Int, _ end: Int, _ scrat
         let out = Work.Operand(address: work.start(index, work.output), stride: work.step(work.output))
         var done: Int
         if work.kind == .forward {
+            let mask =
+                work.hasMask
+                ? Work.Operand(address: work.start(index, work.mask), stride: work.step(work.mask)) : nil
             done = kernels.forward_other_rows.unsafelyUnwrapped(
-                work.op, elements, a.address, a.stride,
-                work.hasMask ? work.start(index, work.mask).assumingMemoryBound(to: UInt8.self) : nil,
-                work.hasMask ? work.step(work.mask) : 0, out.address, out.stride, rows, work.n, packs.kernel,
-                room, work.streaming, work.far)
-            if work.hasMask && !work.isReduction {
-                work.writeAbsent(
-                    out, Work.Operand(address: work.start(index, work.mask), stride: work.step(work.mask)),
-                    rows, areRows: true)
-            }
+                work.op, elements, a.address, a.stride, mask?.address.assumingMemoryBound(to: UInt8.self),
+                mask?.stride ?? 0, out.address, out.stride, rows, work.n, packs.kernel, room, work.streaming,
+                work.far)
+            if let mask, !work.isReduction { work.writeAbsent(out, mask, rows, areRows: true) }
         } else {
             let b = input(1)
             done = kernels.backward_other_rows.unsafelyUnwrapped(

@@ -23,6 +23,7 @@ extension Work {
 
     /// Elements first..<end of slice `index` as a row; those the mask leaves out are -inf.
     @inline(never)
+    @_optimize(size)
     func gatherRow(
         _ operand: Int, _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer,
         _ packs: Packs
@@ -41,6 +42,7 @@ extension Work {
 
     /// The way back; elements that the mask leaves out get their fixed result.
     @inline(never)
+    @_optimize(size)
     func scatterRow(
         _ index: Int, _ first: Int, _ end: Int, _ row: UnsafeMutableRawPointer, _ packs: Packs
     ) {
