@@ -10,9 +10,11 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
-/* The most that is kept: one block of 64 MiB, which is also about what the C library keeps at the top of
- * its heap. */
-#define KEPT_BYTES (((size_t)64 << 20) + HUGE_PAGE)
+/* The most that is kept. What comes after one block of 64 MiB, about what the C library keeps at the top of
+ * its heap, the system may take back: whenever it is short of memory, and until then without a page fault
+ * here. */
+#define KEPT_BYTES ((size_t)1 << 30)
+#define HELD_BYTES (((size_t)64 << 20) + HUGE_PAGE)
 #define KEPT_BLOCKS 8
 
 /* From where data lies to where it lies again, as the processor compares loads with earlier stores. */
@@ -81,25 +83,34 @@ static Block find_kept(size_t mapped) {
     Block found = {NULL, 0};
     if (pthread_mutex_trylock(&lock) != 0)
         return found;
-    /* The youngest is the likeliest to be in the processor's caches. */
-    for (int i = kept_count - 1; i >= 0 && found.start == NULL; i--) {
-        if (kept[i].mapped == mapped)
-            found = take_kept(i);
+    /* The smallest that fits, if not much too large; of equals the youngest, the likeliest to be in a cache.
+     */
+    int best = -1;
+    for (int i = kept_count - 1; i >= 0; i--) {
+        size_t size = kept[i].mapped;
+        if (size >= mapped && size - mapped <= mapped / 4 && (best < 0 || size < kept[best].mapped))
+            best = i;
     }
+    if (best >= 0)
+        found = take_kept(best);
     pthread_mutex_unlock(&lock);
     return found;
 }
 
-/* Keeps a block, at the expense of the oldest ones. */
+/* Keeps a block, at the expense of the oldest ones. False if it is to be unmapped. */
 static bool keep(Block block) {
     if (block.mapped > KEPT_BYTES || pthread_mutex_trylock(&lock) != 0)
         return false;
     while (kept_count == KEPT_BLOCKS || kept_bytes + block.mapped > KEPT_BYTES)
         unmap_block(take_kept(0));
-    kept[kept_count++] = block;
-    kept_bytes += block.mapped;
+    bool is_kept =
+        kept_bytes + block.mapped <= HELD_BYTES || madvise(block.start, block.mapped, MADV_FREE) == 0;
+    if (is_kept) {
+        kept[kept_count++] = block;
+        kept_bytes += block.mapped;
+    }
     pthread_mutex_unlock(&lock);
-    return true;
+    return is_kept;
 }
 
 void *swiftmax_memory_malloc(void *context, size_t size) {

@@ -6,7 +6,8 @@
  *
  * The first write to each page of new memory is a page fault, and a large array costs more to fault in than
  * to compute. The C library hands large blocks back to the system whenever one is freed, so that a loop which
- * makes an output a turn would pay for that every time. A few of them are kept instead. */
+ * makes an output a turn would pay for that every time. A few of them are kept instead, and of these all but
+ * a small one are the system's as soon as it needs memory. */
 
 #ifndef SWIFTMAX_MEMORY_H
 #define SWIFTMAX_MEMORY_H
