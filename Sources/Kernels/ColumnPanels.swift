@@ -110,7 +110,8 @@ private func copyColumns(
         _ four: (_ source: UnsafeRawPointer, _ i: Int, _ column: Int) -> Quad
     ) {
         let (columnBytes, fourBytes) = (n &* vectorBytes, 4 &* lanes &* step)
-        let next = keepsAsked(n, stride) ? fourBytes : 8 &* stride
+        let rowsAhead = keepsAsked(n, stride) ? n : min(8, n)
+        let (inRows, inNext) = (rowsAhead &* stride, fourBytes &+ (rowsAhead &- n) &* stride)
         var column = columns.lowerBound
         while column < columns.upperBound {
             let slice = first &+ column
@@ -119,6 +120,7 @@ private func copyColumns(
             for i in 0..<n {
                 let source = x + (column &* step &+ i &* stride)
                 let values = four(source, i, column)
+                let next = i < n &- rowsAhead ? inRows : inNext
                 for l in 0..<fourBytes / lineBytes { vector_prefetch(source + (next &+ l &* lineBytes)) }
                 let destination = target + i &* vectorBytes
                 vector_store(destination, values.a)

@@ -258,13 +258,15 @@ struct ColumnBatch {
     let n: Int
     /// The next batch, if it is small enough to stay in a cache until then.
     let asked: Asked
+    let lastAsked: Int
 
     init(_ tile: Tile, from start: Int, elements: UnsafeMutableRawPointer) {
         self.elements = elements
         count = tile.count
         n = min(block, tile.n &- start)
         let isSmall = tile.n &* count &* elementBytes <= 512 &* 1024
-        asked = isSmall && keepsAsked(n, tile.next.rowStride) ? tile.next : .nothing
+        asked = isSmall ? tile.next : .nothing
+        lastAsked = max(16, 512 &* 1024 / max(1, spacing(of: tile.next.rowStride, way: 131072)))
     }
 
     /// The vector of columns from `column` on.
@@ -294,7 +296,7 @@ func softmaxSums(
         let low = table.low(from: column)
         let asked = columns.asked.element(column)
         setSum(from: column, columns.n, table, scratch, kept: panel, keepsShort: true) { i in
-            asked.ask(asked.address, i &* asked.rowStride)
+            asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { _, e in
             e
@@ -319,7 +321,7 @@ func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTab
         var counts = swiftmax_counts(repeating: 0)
         let asked = columns.asked.element(column)
         setSum(from: column, columns.n, table, scratch, kept: panel, keepsShort: false) { i in
-            asked.ask(asked.address, i &* asked.rowStride)
+            asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
             let value = vector_load(x + i &* vectorBytes)
