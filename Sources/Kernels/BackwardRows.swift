@@ -294,6 +294,23 @@ private func writeBackward(
     }
 }
 
+#if SWIFTMAX_AVX512
+    /// The softmax gradients of rows that share lines.
+    @inline(never)
+    private func writeSharing(
+        _ g: Operand, _ y: Operand, _ out: UnsafeMutableRawPointer, _ outStride: Int, _ rows: Int, _ n: Int,
+        _ table: SliceTable, _ shared: SharedLines
+    ) {
+        for r in 0..<rows {
+            let result = table.backwardResult(r)
+            let (g, y) = (g.from(r).address, y.from(r).address)
+            shared.writeRow(r, of: rows, out + r &* outStride, n) { i, count in
+                result(.softmax, load(g.element(i), count), load(y.element(i), count))
+            }
+        }
+    }
+#endif
+
 @inline(never)
 func writeUnusualBackward(
     _ op: Operation, _ g: UnsafeRawPointer, _ y: UnsafeRawPointer, _ out: UnsafeMutableRawPointer,
@@ -344,6 +361,11 @@ func backwardRows(
     }
     // Short rows in phases, as in `forwardRows`.
     let table = scratch.table
+    let streaming = streaming && SharedLines.areStreamed(out, outStride, n)
+    #if SWIFTMAX_AVX512
+        let areSharing = streaming && op == .softmax && SharedLines.areThere(out, outStride, n)
+        var areBegun = false
+    #endif
     let rowBytes = n &* elementBytes
     let batch = wholeOctets(min(gradientBatch, max(1, batchBytes(op, rowBytes, far: far) / rowBytes)))
     var first = 0
@@ -352,7 +374,20 @@ func backwardRows(
         let (g, y, out) = (g.from(first), y.from(first), out + first &* outStride)
         backwardSums(op, g, y, count, n, scratch.laneSums, eights: eights)
         table.setTotals(count, scratch.laneSums)
-        if !table.setBackwardResults(count) {
+        let areOrdinary = table.setBackwardResults(count)
+        #if SWIFTMAX_AVX512
+            if areSharing && areOrdinary {
+                let shared = SharedLines(
+                    room: scratch.row, areBegun: areBegun, areContinued: first &+ count < rows)
+                writeSharing(g, y, out, outStride, count, n, table, shared)
+                areBegun = true
+                first &+= count
+                continue
+            }
+            if areBegun { SharedLines.end(before: out, room: scratch.row) }
+            areBegun = false
+        #endif
+        if !areOrdinary {
             backwardLongRows(
                 op, g, y, out, outStride, count, n, scratch, streaming: false, eights: eights)
         } else {

@@ -21,6 +21,7 @@
         streaming: Bool, far: Bool
     ) -> Int {
         let table = scratch.table
+        let streaming = streaming && (elements.resultBytes == 2 || SharedLines.areStreamed(out, outStride, n))
         let areNear = streaming && elements.resultBytes > 2
         let step = n <= block ? rowBatch(n, areNear: areNear) : 1
         let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
@@ -63,11 +64,9 @@
                     continue
                 }
             #endif
-            switch op {
-            case .softmax: writeSoftmax(tails, copied, target, outStride, table, streaming: streaming)
-            case .logSoftmax: writeLogSoftmax(copied, target, outStride, table, streaming: streaming)
-            case .logsumexp: writeLogsumexp(copied, target, outStride, table, scratch)
-            }
+            let shared = SharedLines(
+                room: scratch.row, areBegun: first > 0, areContinued: first &+ count < rows)
+            write(op, tails, copied, target, outStride, scratch, streaming: streaming, shared)
             first &+= count
         }
         return first

@@ -13,6 +13,7 @@ func forwardRows(
     let scratch = Scratch(address: scratch)
     if areTiny(op, n) { return forwardTinyRows(op, x, xStride, out, outStride, rows, n, scratch) }
     let table = scratch.table
+    let streaming = streaming && (n > block || SharedLines.areStreamed(out, outStride, n))
     // What goes past the caches leaves room in the first one.
     let areNear = streaming && vectorBytes == lineBytes
     let step = n <= block ? rowBatch(n, areNear: areNear) : 1
@@ -48,12 +49,8 @@ func forwardRows(
         setMaxima(batch, areTaken: areTaken, scratch)
         areTaken = rowStats(op.sumKind, batch, scratch, tails)
         table.setResults(op, count)
-        switch op {
-        case .softmax:
-            writeSoftmax(tails, batch, target, outStride, table, streaming: streaming)
-        case .logSoftmax: writeLogSoftmax(batch, target, outStride, table, streaming: streaming)
-        case .logsumexp: writeLogsumexp(batch, target, outStride, table, scratch)
-        }
+        let shared = SharedLines(room: scratch.row, areBegun: first > 0, areContinued: first &+ count < rows)
+        write(op, tails, batch, target, outStride, scratch, streaming: streaming, shared)
         first &+= count
     }
 }
@@ -92,6 +89,50 @@ private func forwardLongRow(
 }
 
 // MARK: Results
+
+/// The results of a batch of rows whose constants are in the table.
+@inline(never)
+func write(
+    _ op: Operation, _ tails: RowTails, _ rows: RowBatch, _ out: UnsafeMutableRawPointer, _ outStride: Int,
+    _ scratch: Scratch, streaming: Bool, _ shared: SharedLines
+) {
+    let table = scratch.table
+    #if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT32
+        if streaming && op != .logsumexp && SharedLines.areThere(out, outStride, rows.n) {
+            return writeSharing(op, tails, rows, out, outStride, table, shared)
+        }
+    #endif
+    switch op {
+    case .softmax: writeSoftmax(tails, rows, out, outStride, table, streaming: streaming)
+    case .logSoftmax: writeLogSoftmax(rows, out, outStride, table, streaming: streaming)
+    case .logsumexp: writeLogsumexp(rows, out, outStride, table, scratch)
+    }
+}
+
+#if SWIFTMAX_AVX512 && SWIFTMAX_FLOAT32
+    /// The softmax or log_softmax of rows that share lines.
+    @inline(never)
+    private func writeSharing(
+        _ op: Operation, _ tails: RowTails, _ rows: RowBatch, _ out: UnsafeMutableRawPointer,
+        _ outStride: Int, _ table: SliceTable, _ shared: SharedLines
+    ) {
+        for r in 0..<rows.count {
+            let (x, out) = (rows.x + r &* rows.stride, out + r &* outStride)
+            if op == .softmax {
+                let (softmax, tails) = (table.softmaxResult(r), tails.row(r))
+                shared.writeRow(r, of: rows.count, out, rows.n) { i, count in
+                    let power = softmax.shift.power(of: load(x.element(i), count))
+                    return softmax(Exponential(tail: load(tails.element(i), count), power: power))
+                }
+            } else {
+                let logSoftmax = table.logSoftmaxResult(r)
+                shared.writeRow(r, of: rows.count, out, rows.n) { i, count in
+                    logSoftmax(load(x.element(i), count))
+                }
+            }
+        }
+    }
+#endif
 
 /// By what the kept powers of a block are too large for the only slice in the table: they are relative to the
 /// block's own maximum.

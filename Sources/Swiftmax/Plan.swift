@@ -148,6 +148,23 @@ private func areWorthStreaming(
     return n &* elementBytes % 64 == 0 && n >= (isAligned ? 64 : 512)
 }
 
+extension Work {
+    /// Rows are units of their own. Those without gaps go past the caches even if they share lines, which a kernel puts together
+    /// (see `SharedLines`), where that pays: for gradients later, and not for what takes longer than memory (measured on a Zen 5).
+    @_optimize(size)
+    fileprivate mutating func wholeRows(_ elements: Int) -> Int {
+        let (bytes, rowBytes) = (elements &* elementBytes, n &* elementBytes)
+        if bytes < streamingBytes || !isWide || isReduction || step(output) != rowBytes { return slices }
+        let isLog = op == Int32(SWIFTMAX_OP_LOG_SOFTMAX)
+        let isWorthIt =
+            kind == .forward
+            ? elementBytes == 4 && rowBytes >= (isLog ? 1536 : 1024)
+            : !isLog && bytes >= 2 &* streamingBytes && rowBytes >= 1024
+        if isWorthIt { streaming = 1 }
+        return slices
+    }
+}
+
 /// The same of columns, whose output leaves the inner caches between their tiles.
 private var columnStreamingBytes: Int { 4 &* 1024 &* 1024 }
 
@@ -177,7 +194,7 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     if work.hasMask || work.slice.count > 1 {
         let masked = maskedColumnDimension(work)
         if masked >= 0 { return (.columns, takeWholeColumns(&work, masked, elements)) }
-        if areMaskedRows(work) { return (.otherRows, work.slices) }
+        if areMaskedRows(work) { return (.otherRows, work.wholeRows(elements)) }
         return isByBlocks || !work.fitsCopy ? nil : (.copies, work.takeCopies())
     }
     let isLarge = bytes >= columnStreamingBytes
@@ -188,10 +205,10 @@ func plan(_ work: inout Work, _ elements: Int, threads: Int) -> (path: Path, uni
     let areShort = areShort(work)
     let areOther = areOtherRows(work) && !isByBlocks
     if areOther && (work.kind == .backward || !areShort) {
-        return (.otherRows, work.slices)
+        return (.otherRows, work.wholeRows(elements))
     }
     if areRows && !areShort {
-        return (.rows, work.slices)
+        return (.rows, work.wholeRows(elements))
     }
 
     let few = columnDimension(work, from: 2)

@@ -637,6 +637,17 @@ SWIFTMAX_INLINE swiftmax_vector vector_rotated(swiftmax_vector v, intptr_t dista
 }
 #endif
 
+#if defined(__AVX512F__)
+/// The first `count` lanes of `v`, and then the first ones of `next`.
+SWIFTMAX_INLINE swiftmax_vector vector_continued(swiftmax_vector v, intptr_t count, swiftmax_vector next) {
+#if defined(SWIFTMAX_FLOAT64)
+    return (swiftmax_vector)_mm512_mask_expand_pd((__m512d)v, (__mmask8)~SWIFTMAX_MASK(count), (__m512d)next);
+#else
+    return (swiftmax_vector)_mm512_mask_expand_ps((__m512)v, (__mmask16)~SWIFTMAX_MASK(count), (__m512)next);
+#endif
+}
+#endif
+
 // MARK: Masks and 16-bit types
 
 typedef uint8_t swiftmax_bytes __attribute__((ext_vector_type(SWIFTMAX_LANES)));
