@@ -54,6 +54,7 @@ SHAPES = (
     Shape("first axis", (1024, 1024), 0, quick=True),
     Shape("first axis", (4096, 33), 0),
     Shape("middle axis", (32, 64, 3136), 1),
+    Shape("middle axis", (4, 21, 256, 256), 1),
     Shape("middle axis", (64, 1000, 8), 1, quick=True),
     Shape("middle axis", (128, 512, 2), 1),
     Shape("middle axis", (16, 50_176, 3), 1),

@@ -606,6 +606,32 @@ def test_outputs_past_the_caches(length: int, columns: int, name: str, dtype: st
         assert (room[first + out.size :] == 7).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmax_backward"])
+@pytest.mark.parametrize("length", [257, 401, 1000, 3001, 4095])
+def test_rows_past_the_caches_share_lines(length: int, name: str, dtype: str) -> None:
+    """From any byte of a cache line on; rows whose sums are not finite among the others, and reversed ones."""
+    rows = 41
+    arrays = [part.reshape(rows, length) for part in operands(name, 3, "wide", (rows * length,), dtype)]
+    arrays[0][7, 5], arrays[0][20:22], arrays[0][33, 11] = np.inf, np.finfo(dtype).max, np.nan
+    with np.errstate(all="ignore"):
+        expected = call(name, arrays, axis=1)
+    groups = 1 + (26 << 20) // expected.nbytes
+    large = [np.tile(array, (groups, 1)) for array in arrays]
+    turned = [np.ascontiguousarray(array[:, ::-1])[:, ::-1] for array in large]
+    size = groups * expected.nbytes
+    room = np.empty(size + 128, np.uint8)
+    for first in (0, 4, 16, 61):
+        for inputs in (large, turned):
+            room[:] = 7
+            out = room[first : first + size].view(dtype).reshape(large[0].shape)
+            with np.errstate(all="ignore"):
+                call(name, inputs, axis=1, out=out)
+            assert out.tobytes() == expected.tobytes() * groups
+            assert (room[:first] == 7).all()
+            assert (room[first + size :] == 7).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
 @pytest.mark.parametrize(
