@@ -375,25 +375,24 @@ func backwardRows(
         backwardSums(op, g, y, count, n, scratch.laneSums, eights: eights)
         table.setTotals(count, scratch.laneSums)
         let areOrdinary = table.setBackwardResults(count)
+        first &+= count
         #if SWIFTMAX_AVX512
             if areSharing && areOrdinary {
                 let shared = SharedLines(
-                    room: scratch.row, areBegun: areBegun, areContinued: first &+ count < rows)
+                    room: scratch.row, areBegun: areBegun, areContinued: first < rows)
                 writeSharing(g, y, out, outStride, count, n, table, shared)
                 areBegun = true
-                first &+= count
                 continue
             }
             if areBegun { SharedLines.end(before: out, room: scratch.row) }
             areBegun = false
         #endif
-        if !areOrdinary {
+        if areOrdinary {
+            writeBackward(op, g, y, out, outStride, count, n, table, streaming: streaming)
+        } else {
             backwardLongRows(
                 op, g, y, out, outStride, count, n, scratch, streaming: false, eights: eights)
-        } else {
-            writeBackward(op, g, y, out, outStride, count, n, table, streaming: streaming)
         }
-        first &+= count
     }
 }
 

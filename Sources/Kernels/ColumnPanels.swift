@@ -99,8 +99,8 @@ private func copyColumns(
 }
 
 #if !(SWIFTMAX_BASELINE && arch(x86_64))
-    /// Copies columns four vectors at a time, which read whole cache lines, and several of a row. The next of the row are asked for, if
-    /// they stay in a cache until then: these are too few for the CPU to read ahead by itself.
+    /// Copies columns four vectors at a time, which read whole cache lines, and several of a row. The next of the row are asked for, as
+    /// these are too few for the CPU to read ahead by itself; or if they do not stay in a cache until then, those eight rows on.
     ///
     /// - Parameter four: four vectors of row i from `column` on, which lie at `source`.
     @inline(__always)

@@ -258,6 +258,7 @@ struct ColumnBatch {
     let n: Int
     /// The next batch, if it is small enough to stay in a cache until then.
     let asked: Asked
+    /// The last of its rows that is: some are as many lines to a set of the second cache as it has room for.
     let lastAsked: Int
 
     init(_ tile: Tile, from start: Int, elements: UnsafeMutableRawPointer) {

@@ -3,8 +3,8 @@
 import CKernels
 import CVector
 
-/// The lines that rows of results share. Each is written once, when both rows have given their parts: those would go through the
-/// caches, and with them what memory has in their place (a third of the time of rows of floats).
+/// The lines that rows of results share. Each is written once, when both rows have given their parts: a part would go through the
+/// caches, for which its line is read first.
 struct SharedLines {
     /// Room for the part that the last row has given.
     let room: UnsafeMutableRawPointer
@@ -26,7 +26,8 @@ struct SharedLines {
     }
 
     #if SWIFTMAX_AVX512
-        /// As the function of this name, for the row at `index` of `count`, which has whole lines.
+        /// Calls `body(first, count)` for each vector of the row at `index` of `count`, which has whole lines, and stores what it
+        /// returns.
         @inline(__always)
         func writeRow(
             _ index: Int, of count: Int, _ out: UnsafeMutableRawPointer, _ n: Int,

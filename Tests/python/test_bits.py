@@ -610,9 +610,10 @@ def test_outputs_past_the_caches(length: int, columns: int, name: str, dtype: st
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmax_backward"])
 @pytest.mark.parametrize("length", [257, 401, 1000, 3001, 4095])
 def test_rows_past_the_caches_share_lines(length: int, name: str, dtype: str) -> None:
-    """From any byte of a cache line on; rows whose sums are not finite among the others, and reversed ones."""
+    """From any byte of a line on, reversed and in place; some with sums that are not finite."""
     rows = 41
-    arrays = [part.reshape(rows, length) for part in operands(name, 3, "wide", (rows * length,), dtype)]
+    parts = operands(name, 3, "wide", (rows * length,), dtype)
+    arrays = [part.reshape(rows, length) for part in parts]
     arrays[0][7, 5], arrays[0][20:22], arrays[0][33, 11] = np.inf, np.finfo(dtype).max, np.nan
     with np.errstate(all="ignore"):
         expected = call(name, arrays, axis=1)
@@ -622,9 +623,11 @@ def test_rows_past_the_caches_share_lines(length: int, name: str, dtype: str) ->
     size = groups * expected.nbytes
     room = np.empty(size + 128, np.uint8)
     for first in (0, 4, 16, 61):
-        for inputs in (large, turned):
-            room[:] = 7
-            out = room[first : first + size].view(dtype).reshape(large[0].shape)
+        room[:] = 7
+        out = room[first : first + size].view(dtype).reshape(large[0].shape)
+        in_place = [out, *large[1:]]
+        for inputs in (large, turned, in_place):
+            out[...] = large[0]
             with np.errstate(all="ignore"):
                 call(name, inputs, axis=1, out=out)
             assert out.tobytes() == expected.tobytes() * groups
