@@ -15,8 +15,17 @@
         /// Columns.
         let present: Int
         let n: Int
-        /// From an element to the one that is asked for with it.
-        let ahead: Int
+        /// So many rows on is asked for, and after the last the next tile.
+        let rowsAhead: Int
+
+        /// From an element to that of the next tile.
+        @inline(__always) var ahead: Int { 2 &* present }
+
+        /// From an element of row i to the one that is asked for with it.
+        @inline(__always)
+        func ahead(_ i: Int) -> Int {
+            i &+ rowsAhead < n ? rowsAhead &* g.stride : ahead &+ (rowsAhead &- n) &* g.stride
+        }
 
         @inline(__always) var vectors: Int { max(1, present / lanes) }
         @inline(__always) var count: Int { min(lanes, present) }
@@ -49,7 +58,7 @@
             let present = left < lanes ? left : min(tileVectors &* lanes, left / lanes &* lanes)
             let tile = HalfTile(
                 format: format, g: g.moved(by: 2 &* first), y: y.moved(by: 2 &* first), present: present,
-                n: n, ahead: keepsAsked(n, g.stride) ? 2 &* present : 8 &* g.stride)
+                n: n, rowsAhead: n <= virtualLanes || keepsAsked(n, g.stride) ? n : 8)
             let out = out + 2 &* first
             let streams = streaming && isAligned && 2 &* present % lineBytes == 0
             if op == .softmax && areTinyGradients(n) && present >= lanes {
@@ -290,9 +299,10 @@
         func addRow(_ i: Int, _ load: (_ row: Operand, _ vector: Int) -> Vector) {
             let own = sums + i & (virtualLanes &- 1) &* tile.vectors
             let (g, y) = (tile.g.from(i), tile.y.from(i))
+            let ahead = tile.ahead(i)
             for v in 0..<tile.vectors {
-                vector_prefetch(g.address + (tile.ahead &+ 2 &* v &* lanes))
-                vector_prefetch(y.address + (tile.ahead &+ 2 &* v &* lanes))
+                vector_prefetch(g.address + (ahead &+ 2 &* v &* lanes))
+                vector_prefetch(y.address + (ahead &+ 2 &* v &* lanes))
                 var sum = i &- first < virtualLanes ? LaneSum() : own[v]
                 let term = load(g, v)
                 sum.add(op, term, op == .softmax ? load(y, v) : term)
