@@ -110,8 +110,7 @@ private func copyColumns(
         _ four: (_ source: UnsafeRawPointer, _ i: Int, _ column: Int) -> Quad
     ) {
         let (columnBytes, fourBytes) = (n &* vectorBytes, 4 &* lanes &* step)
-        let rowsAhead = keepsAsked(n, stride) ? n : min(8, n)
-        let (inRows, inNext) = (rowsAhead &* stride, fourBytes &+ (rowsAhead &- n) &* stride)
+        let ahead = RowsAhead(keepsAsked(n, stride) ? n : min(8, n), of: n, stride, next: fourBytes)
         var column = columns.lowerBound
         while column < columns.upperBound {
             let slice = first &+ column
@@ -120,7 +119,7 @@ private func copyColumns(
             for i in 0..<n {
                 let source = x + (column &* step &+ i &* stride)
                 let values = four(source, i, column)
-                let next = i < n &- rowsAhead ? inRows : inNext
+                let next = ahead.distance(i)
                 for l in 0..<fourBytes / lineBytes { vector_prefetch(source + (next &+ l &* lineBytes)) }
                 let destination = target + i &* vectorBytes
                 vector_store(destination, values.a)

@@ -15,7 +15,7 @@
         /// Columns.
         let present: Int
         let n: Int
-        /// So many rows on is asked for, and after the last the next tile.
+        /// So many rows on is asked for.
         let rowsAhead: Int
 
         /// From an element to that of the next tile.
@@ -24,7 +24,7 @@
         /// From an element of row i to the one that is asked for with it.
         @inline(__always)
         func ahead(_ i: Int) -> Int {
-            i &+ rowsAhead < n ? rowsAhead &* g.stride : ahead &+ (rowsAhead &- n) &* g.stride
+            RowsAhead(rowsAhead, of: n, g.stride, next: ahead).distance(i)
         }
 
         @inline(__always) var vectors: Int { max(1, present / lanes) }

@@ -106,6 +106,25 @@ func keepsAsked(_ n: Int, _ stride: Int) -> Bool {
     n &* spacing(of: stride, way: 128 &* 1024) <= 512 &* 1024
 }
 
+/// How far on is asked for as the `n` rows of a tile are read: `rows` rows, and from the last of them the first ones of the tile that
+/// lies `next` bytes on.
+struct RowsAhead {
+    private let end: Int
+    private let inTile: Int
+    private let inNext: Int
+
+    @inline(__always)
+    init(_ rows: Int, of n: Int, _ stride: Int, next: Int) {
+        end = n &- rows
+        inTile = rows &* stride
+        inNext = next &- end &* stride
+    }
+
+    /// From an element of row i.
+    @inline(__always)
+    func distance(_ i: Int) -> Int { i < end ? inTile : inNext }
+}
+
 /// So many groups on those shorter than this are asked for: early enough for memory to answer, and so late that the first cache still
 /// holds them (measured on a Zen 5).
 @inline(__always)

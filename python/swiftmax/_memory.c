@@ -83,8 +83,7 @@ static Block find_kept(size_t mapped) {
     Block found = {NULL, 0};
     if (pthread_mutex_trylock(&lock) != 0)
         return found;
-    /* The smallest that fits, if not much too large; of equals the youngest, the likeliest to be in a cache.
-     */
+    /* The smallest that fits, if not much too large; of equals the youngest, as it may be in a cache. */
     int best = -1;
     for (int i = kept_count - 1; i >= 0; i--) {
         size_t size = kept[i].mapped;
