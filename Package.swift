@@ -9,10 +9,21 @@ struct Variant {
     let clangFlags: [String]
     let swiftFlags: [String]
 
+    /// Whether exp looks up powers of 2^(1/16), which takes FMA and permutes.
+    var hasPowerTable: Bool {
+        #if arch(x86_64)
+            element == "Float32" && isa != "Baseline"
+        #else
+            element == "Float32"
+        #endif
+    }
+
     var name: String { "Kernels\(isa)\(element)" }
 
     var target: Target {
-        let defines = ["SWIFTMAX_\(isa.uppercased())", "SWIFTMAX_\(element.uppercased())"]
+        let defines =
+            ["SWIFTMAX_\(isa.uppercased())", "SWIFTMAX_\(element.uppercased())"]
+            + (hasPowerTable ? ["SWIFTMAX_POWER_TABLE"] : [])
         return .target(
             name: name,
             dependencies: ["CVector", "CKernels"],

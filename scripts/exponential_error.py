@@ -2,10 +2,11 @@
 
     python scripts/exponential_error.py
 
-Follows Sources/Kernels/Exponential.swift operation by operation, with the constants found there:
-for float32 over all floats that n = round(x / ln2) maps to some n (but small ones), for float64
-over a sample. The error is that of (1 + tail) 2^n relative to exp(x). A softmax has two of them,
-that of the element and that of the sum, at worst of opposite signs.
+Follows Sources/Kernels/Exponential.swift operation by operation, with the constants found there and
+the table of Sources/CVector/include/vector.h: for float32 over all floats that round(x / ln2) maps
+to some n (but small ones), for float64 over a sample. The error is that of (1 + tail) power
+relative to exp(x). A softmax has two of them, that of the element and that of the sum, at worst of
+opposite signs.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from mpmath import exp, log, mp, mpf
 from tqdm import tqdm
 
 Array = np.ndarray[Any, Any]
-SOURCE = Path(__file__).parents[1] / "Sources" / "Kernels" / "Exponential.swift"
+SOURCES = Path(__file__).parents[1] / "Sources"
+SOURCE = SOURCES / "Kernels" / "Exponential.swift"
+TABLE = SOURCES / "CVector" / "include" / "vector.h"
 EXPONENTS = [-100, -40, *range(-24, 25), 40, 100]
-HEX = r"(-?0x1\.[0-9a-f]+p[+-]?\d+|0\.5)"
+HEX = r"(-?0x1\.[0-9a-f]+p[+-]?\d+)"
 
 
-def constants(function: str, pattern: str) -> list[float]:
-    """The numbers that `pattern` finds in a function of the source, as kernels with FMA have it."""
-    body = SOURCE.read_text().split(f"func {function}", 1)[1].split("\n}\n", 1)[0]
-    body = re.sub(r"#(if|elseif) SWIFTMAX_BASELINE.*?#else", "", body, flags=re.DOTALL)
-    return [
-        float.fromhex(x) if "p" in x else float(x)
-        for x in re.findall(pattern.replace("HEX", HEX), body)
-    ]
+def constants(start: str, end: str, pattern: str, source: Path = SOURCE) -> list[float]:
+    """The numbers that `pattern` finds in a part of a source, as kernels with FMA have it."""
+    part = source.read_text().split(start, 1)[1].split(end, 1)[0]
+    part = re.sub(r"#(if|elseif) SWIFTMAX_BASELINE.*?#else", "", part, flags=re.DOTALL)
+    return [float.fromhex(x) for x in re.findall(pattern.replace("HEX", HEX), part)]
 
 
 def float32_errors(n: int) -> Array:
     """The error for every float of that n. A product of floats is exact in double."""
-    high = np.float32(constants("withoutLeadingLn2", r"vector_fma\(n, splat\(HEX\)")[-1])
-    low = np.float32(constants("trailingLn2", r"n \* splat\(HEX\)")[-1])
-    coefficients = [np.float32(c) for c in constants("expTailParts", r"splat\(HEX\)")]
+    step, rest, second, first = (
+        np.float32(c) for c in constants("struct ReducedArgument", "#else", r"splat\(HEX\)")
+    )
+    table = np.array([0, *constants("power_excess[16]", "};", "HEX", TABLE)], np.float32)
     ends = np.array([(n - 0.5) * np.log(2), (n + 0.5) * np.log(2)], np.float32)
     if n == 0:
         d = np.concatenate([floats(ends[0], np.float32(-0.1)), floats(np.float32(0.1), ends[1])])
@@ -50,15 +51,15 @@ def float32_errors(n: int) -> Array:
     def fma(a: Array, b: Any, c: Any) -> Array:
         return (a.astype(np.float64) * b + c).astype(np.float32)
 
-    leading = fma(np.full_like(d, n), high, d)
-    rest = low * np.float32(n)
-    r = leading + rest
-    q = fma(r, coefficients[0], coefficients[1])
-    for c in coefficients[2:]:
-        q = fma(q, r, c)
-    tail = leading + fma(r * r, q.astype(np.float64), np.float64(rest))
-    true = np.exp(d.astype(np.longdouble) - n * np.log(np.longdouble(2)))
-    return np.asarray((1 + tail.astype(np.longdouble) - true) / true * 2**24, np.float64)
+    magic = np.float32(1.5 * 2**23)
+    steps = fma(d, np.float32(1 / np.log(2)) * 16, magic) - magic
+    r = fma(steps, rest, fma(steps, step, d))
+    t = fma(r * r, fma(r, second, first), r)
+    octave, index = np.divmod(steps.astype(np.int64), 16)
+    tail = fma(t, 1 + table[index], table[index])
+    power = np.ldexp(1 + index.astype(np.longdouble) / 16, octave.astype(np.int64))
+    true = np.exp(d.astype(np.longdouble))
+    return np.asarray(((1 + tail.astype(np.longdouble)) * power - true) / true * 2**24, np.float64)
 
 
 def floats(low: Any, high: Any) -> Array:
@@ -69,9 +70,9 @@ def floats(low: Any, high: Any) -> Array:
 
 def float64_errors(n: int, count: int = 400) -> Array:
     """The error for doubles of that n, half of them next to the ends, where it is largest."""
-    high = constants("wideWithoutLeadingLn2", r"wide_fma\(n, splatWide\(HEX\)")[-1]
-    low = constants("wideTrailingLn2", r"n \* splatWide\(HEX\)")[-1]
-    coefficients = constants("doublePolynomial", r"(?:step\((?:nil|q), )HEX")
+    (high,) = constants("func wideWithoutLeadingLn2", "\n}\n", r"wide_fma\(n, splatWide\(HEX\)")
+    (low,) = constants("func wideTrailingLn2", "\n}\n", r"n \* splatWide\(HEX\)")
+    coefficients = constants("func doublePolynomial", "\n}\n", r"step\((?:nil|q), HEX")
     random = np.random.default_rng(n % 1000)
     share = np.concatenate(
         [

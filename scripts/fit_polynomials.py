@@ -2,10 +2,11 @@
 
     python scripts/fit_polynomials.py
 
-exp(r) = 1 + r + r^2 q(r), or 1 + r + r^2/2 + r^3 q(r), on |r| <= ln2/2; log(m) = 2z + z^3 p(z^2),
+exp(r) = 1 + r + r^2 q(r), or 1 + r + r^2/2 + r^3 q(r), on |r| <= ln2/2, in float32 with the table
+of powers |r| <= ln2/32; log(m) = 2z + z^3 p(z^2),
 z = (m-1)/(m+1), on sqrt(1/2) <= m <= sqrt(2); in float32 log(1 + f) = f - f^2/2 + f^3 p(f) there,
 f = m - 1. The Remez exchange runs in 60 digits, then the coefficients are rounded to their type.
-Prints hex floats for Sources/Kernels and the largest relative error of each fit.
+Prints hex floats for Sources/Kernels and the largest relative error of each fit, and the table.
 """
 
 from __future__ import annotations
@@ -118,6 +119,13 @@ if __name__ == "__main__":
     for degree, bits in ((4, 24), (9, 53), (5, 53)):
         fit("exp", exp_tail, lambda r: r**2 / exp(r), degree, -half, half, bits)
     fit("exp", exp_cubic, lambda r: r**3 / exp(r), 9, -half, half, 53)
+    # Further beyond ln2/32, as x / ln2 has an error too before it is rounded.
+    half = log(2) / 32 * mpf("1.005")
+    fit("exp by table", exp_tail, lambda r: r**2 / exp(r), 1, -half, half, 24)
+    print("table of powers: 2^(j/16) / (1 + j/16) - 1")
+    for j in range(16):
+        excess = mpf(2) ** (mpf(j) / 16) / (1 + mpf(j) / 16) - 1
+        print(f"    {float(np.float32(float(excess))).hex()}")
     limit = ((sqrt(2) - 1) / (sqrt(2) + 1)) ** 2
     fit("log", log_tail, lambda u: u / 2, 8, mpf("1e-9"), limit * mpf("1.001"), 53)
     low, high = (sqrt(mpf("0.5")) - 1) * mpf("1.001"), (sqrt(2) - 1) * mpf("1.001")

@@ -1,11 +1,18 @@
 // exp, split so that nothing is rounded before it must be.
 //
-// exp(d) = (1 + tail) * 2^n with n = round(d / ln2), r = d - n ln2 and tail = r + r^2 q(r), after Cody
-// and Waite. The polynomials q are minimax fits by scripts/fit_polynomials.py: relative error of exp
-// 2^-27.9 (Float) and 2^-56.6 (Double). r is a sum of two numbers and not rounded; tail is at most 0.42, so that its
-// rounding is a quarter of an ULP of 1 at most. 1 + tail is never rounded on its own: results multiply it out in one
-// rounding, and sums keep what it loses. In all, the error is at most 0.31 ULP next to 1 and 0.63 next to 2
-// (scripts/exponential_error.py).
+// exp(d) = (1 + tail) * power, after Cody and Waite. 1 + tail is never rounded on its own: results multiply it out in one
+// rounding, and sums keep what it loses.
+//
+// In Double power = 2^n with n = round(d / ln2), r = d - n ln2 and tail = r + r^2 q(r). r is a sum of two numbers and not
+// rounded; tail is at most 0.42, so that its rounding is a quarter of an ULP of 1 at most.
+//
+// In Float 16 n + j = round(16 d / ln2), j from 0 to 15, and power = 2^n (1 + j/16), whose bits are those of 16 n + j, moved.
+// With 1 + excess = 2^(j/16) / (1 + j/16), from a table that one register or two hold (after Tang, "Table-driven implementation of
+// the exponential function", 1989), r = d - (16 n + j) ln2/16 and t = r + r^2 q(r), tail = excess + (1 + excess) t. That is at most
+// 0.09, so that its rounding is a sixteenth of an ULP of 1.
+//
+// The polynomials q are minimax fits by scripts/fit_polynomials.py: relative error of exp 2^-29.2 (Float) and 2^-56.6 (Double).
+// In all, exp is off by at most 0.152 times 2^-24 in Float and 0.58 times 2^-53 in Double (scripts/exponential_error.py).
 //
 // The scaling of a slice is an integer: k = round(max / ln2) is taken off n, and no x - max is rounded.
 
@@ -23,6 +30,8 @@ import CVector
     @inline(__always) var exponentBias: Element { 127 }
     @inline(__always) var log2e: Element { 0x1.715476p+0 }
 #endif
+/// How many powers there are from one power of two to the next.
+@inline(__always) var powersPerOctave: Element { Element(SWIFTMAX_POWERS_PER_OCTAVE) }
 @inline(__always) var ln2: Element { Element(0x1.62e42fefa39efp-1 as Double) }
 
 /// Powers of two are kept 2^64 too large, so that the smallest subnormal results are still scaled from a
@@ -39,7 +48,8 @@ import CVector
 struct Shift {
     /// 0, or max where that is beyond `exactRange`.
     var base: Vector
-    /// `roundingMagic` + the exponent field that n = 0 stands for.
+    /// What makes of d / ln2, in steps of 1/`powersPerOctave`, the bits of the power: `roundingMagic` and, in such steps, the
+    /// exponent field that n = 0 stands for.
     var magic: Vector
     /// The d below which the field would be negative. At `low` it is 0, and so is the power.
     var low: Vector
@@ -52,7 +62,11 @@ struct Shift {
     }
 
     /// n of the maximum, as it was rounded: round(max / ln2).
-    @inline(__always) var k: Vector { splat(roundingMagic + exponentBias + spareExponent) - magic }
+    @inline(__always)
+    var k: Vector {
+        (splat(roundingMagic + (exponentBias + spareExponent) * powersPerOctave) - magic)
+            * splat(1 / powersPerOctave)
+    }
 
     /// The shift of slices with these maxima; an infinite maximum is taken for 0.
     @inline(__always)
@@ -68,8 +82,8 @@ struct Shift {
         let k = rounded(max)
         let bias = exponentBias + spareExponent
         base = splat(0)
-        magic = splat(roundingMagic + bias) - k
-        low = (k - splat(bias - 0.25)) * splat(ln2)
+        magic = splat(roundingMagic + bias * powersPerOctave) - k * splat(powersPerOctave)
+        low = (k - splat(bias)) * splat(ln2)
     }
 }
 
@@ -77,7 +91,7 @@ extension Shift {
     /// The power of exp(x), without the tail.
     @inline(__always)
     func power(of x: Vector) -> Vector {
-        vector_exponent_from_mantissa(vector_fma(maximum(x - base, low), splat(log2e), magic))
+        vector_power_from_mantissa(biasedLogarithm(maximum(x - base, low), magic: magic))
     }
 }
 
@@ -99,6 +113,12 @@ func rounded(_ max: Vector) -> Vector {
 }
 
 // MARK: exp
+
+/// d / ln2 in steps of 1/`powersPerOctave`, rounded, in the low bits of the mantissa.
+@inline(__always)
+func biasedLogarithm(_ d: Vector, magic: Vector) -> Vector {
+    vector_fma(d, splat(log2e * powersPerOctave), magic)
+}
 
 /// exp(d) = (1 + tail) * power, power times 2^`spareExponent` for the shift of a slice.
 struct Exponential {
@@ -123,9 +143,12 @@ struct Exponential {
 
     @inline(__always)
     fileprivate init(inlined d: Vector, magic: Vector) {
-        let biased = vector_fma(d, splat(log2e), magic)
-        tail = expTail(Single(repeating: d), Single(repeating: biased - magic)).value
-        power = vector_exponent_from_mantissa(biased)
+        let biased = biasedLogarithm(d, magic: magic)
+        tail =
+            ReducedArgument(
+                Single(repeating: d), Single(repeating: biased), magic: Single(repeating: magic)
+            ).tail.value
+        power = vector_power_from_mantissa(biased)
     }
 }
 
@@ -162,12 +185,12 @@ struct ExponentialQuad {
     /// while they wait for each other.
     @inline(__always)
     init(_ d: Quad, magic: Vector, meanwhile: () -> Vector) {
-        let biased = d.map { vector_fma($0, splat(log2e), magic) }
-        let (leading, rest) = reduced(d, biased.map { $0 - magic })
-        let r = leading.map(rest) { $0 + $1 }
+        let biased = d.map { biasedLogarithm($0, magic: magic) }
+        var argument = ReducedArgument(d, biased, magic: Quad(repeating: magic))
         let last = meanwhile()
-        tail = leading.map(polynomialTail(r.map { vector_behind($0, last) }, rest)) { $0 + $1 }
-        power = biased.map(vector_exponent_from_mantissa)
+        argument.r = argument.r.map { vector_behind($0, last) }
+        tail = argument.tail
+        power = biased.map(vector_power_from_mantissa)
     }
 
     /// Four that add up to nothing.
@@ -181,9 +204,9 @@ struct ExponentialQuad {
     /// Each with a magic of its own.
     @inline(__always)
     init(_ d: Quad, magic: Quad) {
-        let biased = d.map(magic) { vector_fma($0, splat(log2e), $1) }
-        tail = expTail(d, biased.map(magic) { $0 - $1 })
-        power = biased.map(vector_exponent_from_mantissa)
+        let biased = d.map(magic) { biasedLogarithm($0, magic: $1) }
+        tail = ReducedArgument(d, biased, magic: magic).tail
+        power = biased.map(vector_power_from_mantissa)
     }
 }
 
@@ -201,26 +224,60 @@ struct ExponentialQuad {
     }
 #endif
 
-/// exp(d - n ln2) - 1 for |d - n ln2| <= ln2/2.
-///
-/// d - n ln2 is the sum of two numbers: `leading` has no rounding error and `rest` next to none. Their sum r is
-/// rounded for the polynomial alone, where no more than 0.29 or 0.41 of that is seen, for r below and above 0.
-///
-/// - Parameter error: what d was rounded by, if it was.
-@inline(__always)
-func expTail<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> B {
-    let (leading, rest) = expTailParts(d, n, error: error)
-    return leading.map(rest) { $0 + $1 }
+/// d less the logarithm of its power.
+struct ReducedArgument<B: Bundle> {
+    /// Rounded.
+    var r: B
+    #if SWIFTMAX_POWER_TABLE
+        private let biased: B
+
+        /// - Parameters:
+        ///   - biased: of `biasedLogarithm`.
+        ///   - error: what d was rounded by, if it was.
+        @inline(__always)
+        init(_ d: B, _ biased: B, magic: B, error: B? = nil) {
+            // The product of a step's leading bits and their number is exact, and so is d without it.
+            let steps = biased.map(magic) { $0 - $1 }
+            let leading = steps.map(d) { vector_fma($0, splat(-0x1.62e43p-5), $1) }
+            let rest = error.map { leading.map($0) { $0 + $1 } } ?? leading
+            r = steps.map(rest) { vector_fma($0, splat(0x1.05c61p-33), $1) }
+            self.biased = biased
+        }
+
+        /// exp(d) / power - 1, for |r| <= ln2/32.
+        @inline(__always)
+        var tail: B {
+            let q = r.map { vector_fma(splat(0x1.5555a0p-3), $0, splat(0x1.000224p-1)) }.together
+            let t = r.map { $0 * $0 }.fma(q, r).together
+            let excess = biased.map(vector_power_excess)
+            return t.map(excess) { vector_fma($0, $1 + splat(1), $1) }
+        }
+    #else
+        private let leading: B
+        private let rest: B
+
+        @inline(__always)
+        init(_ d: B, _ biased: B, magic: B, error: B? = nil) {
+            (leading, rest) = reduced(d, biased.map(magic) { $0 - $1 }, error: error)
+            r = leading.map(rest) { $0 + $1 }
+        }
+
+        @inline(__always)
+        var tail: B { leading.map(polynomialTail(r, rest)) { $0 + $1 } }
+    #endif
 }
 
-/// The same as the sum of two numbers, the second below half of the first.
+/// exp(d - n ln2) - 1 for |d - n ln2| <= ln2/2 as the sum of two numbers, the second below half of the first.
 @inline(__always)
-func expTailParts<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, rest: B) {
-    let (leading, rest) = reduced(d, n, error: error)
+func expTailParts(_ d: Single, _ n: Single) -> (leading: Single, rest: Single) {
+    let (leading, rest) = reduced(d, n)
     return (leading, polynomialTail(leading.map(rest) { $0 + $1 }, rest))
 }
 
-/// d - n ln2 as the sum of two numbers.
+/// d - n ln2 as the sum of two numbers: `leading` has no rounding error and `rest` next to none. Their sum r is rounded for the
+/// polynomial alone, where no more than 0.29 or 0.41 of that is seen, for r below and above 0.
+///
+/// - Parameter error: what d was rounded by, if it was.
 @inline(__always)
 func reduced<B: Bundle>(_ d: B, _ n: B, error: B? = nil) -> (leading: B, rest: B) {
     let ownRest = n.map(trailingLn2)

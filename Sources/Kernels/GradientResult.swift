@@ -128,11 +128,11 @@ struct BackwardResult {
             let least = vector_min(vector_min(vector_min(y.a, y.b), y.c), y.d)
             let largest = maximum(maximum(maximum(y.a, y.b), y.c), y.d)
             if vector_all_within(least, largest, splat((exponentBias - 1) * ln2)) {
-                let magic = splat(roundingMagic + exponentBias)
-                let biased = y.map { vector_fma($0, splat(log2e), magic) }
-                let tail = expTail(y, biased.map { $0 - magic })
+                let magic = splat(roundingMagic + exponentBias * powersPerOctave)
+                let biased = y.map { biasedLogarithm($0, magic: magic) }
+                let tail = ReducedArgument(y, biased, magic: Quad(repeating: magic)).tail
                 let scaled = tail.map(sum, sumLow) { $1 + vector_fma($0, $1, vector_fma($0, $2, $2)) }
-                return scaled.map { -$0 }.fma(biased.map(vector_exponent_from_mantissa), g)
+                return scaled.map { -$0 }.fma(biased.map(vector_power_from_mantissa), g)
             }
         #endif
         return logSoftmax(g, y, sum: sum, sumLow: sumLow, exponent: splat(0))
@@ -146,13 +146,19 @@ struct BackwardResult {
         let lowest = (splat(1 - 2 * exponentBias) - exponent) * splat(ln2)
         let highest = (splat(exponentBias + 2) - exponent) * splat(ln2)
         let d = y.map { vector_min(maximum($0, lowest), highest) }
-        let n = d.map(rounded)
-        let tail = expTail(d, n)
-        let (least, largest) = (splat(1 - exponentBias) - exponent, splat(exponentBias) - exponent)
+        let magic = splat(roundingMagic)
+        let rounded = d.map { biasedLogarithm($0, magic: magic) }
+        let tail = ReducedArgument(d, rounded, magic: B(repeating: magic)).tail
+        // From here on in steps of 1/`powersPerOctave`.
+        @inline(__always)
+        func steps(_ n: Vector) -> Vector { n * splat(powersPerOctave) }
+        let n = rounded.map { $0 - magic }
+        let least = steps(splat(1 - exponentBias) - exponent)
+        let largest = steps(splat(exponentBias) - exponent)
         let normal = n.map { vector_min(maximum($0, least), largest) }
-        let biased = splat(roundingMagic + exponentBias)
-        let power = n.map(normal) { vector_exponent_from_mantissa(($0 - $1) + biased) }
-        let otherPower = normal.map { vector_exponent_from_mantissa($0 + (biased + exponent)) }
+        let biased = splat(roundingMagic + exponentBias * powersPerOctave)
+        let power = n.map(normal) { vector_power_from_mantissa(($0 - $1) + biased) }
+        let otherPower = normal.map { vector_power_from_mantissa($0 + (biased + steps(exponent))) }
         let scaled = tail.map(sum, sumLow) { $1 + vector_fma($0, $1, vector_fma($0, $2, $2)) }
         return scaled.map(power) { -($0 * $1) }.fma(otherPower, g)
     }

@@ -5,9 +5,14 @@ import CVector
 
 /// What turns the elements of a slice into its softmax: y = (1 + tail) * power / sum.
 ///
-/// With inverse + inverseLow = 1/sum, y = (inverse + (tail * inverse + (1 + tail) * inverseLow)) * power. The inner sum
+/// In Float inverse + inverseLow = `spareScale`/sum and y = (inverse * power + (tail * inverse + inverseLow) * power) / `spareScale`.
+/// The second product is at most 0.09 of the result, and its two roundings are as much of an ULP; the rest is rounded once and
+/// scaled last, so that the parts of a subnormal result are normal numbers. With the errors of exp, its own and that of the
+/// sum, below 1.2 ULP (docs/numerics.md).
+///
+/// In Double inverse + inverseLow = 1/sum and y = (inverse + (tail * inverse + (1 + tail) * inverseLow)) * power. The inner sum
 /// is at most 0.42 of the outer and its rounding a quarter of an ULP, the outer is rounded once and the scaling is exact
-/// but for subnormal results. With the errors of exp, its own and that of the sum, below two ULP (docs/numerics.md).
+/// but for subnormal results: below two ULP.
 struct SoftmaxResult {
     var shift: Shift
     var inverse: Vector
@@ -22,8 +27,13 @@ struct SoftmaxResult {
 
     @inline(__always)
     func callAsFunction(_ e: Exponential) -> Vector {
-        let correction = vector_fma(e.tail, inverse, vector_fma(e.tail, inverseLow, inverseLow))
-        return (inverse + correction) * e.power
+        #if SWIFTMAX_POWER_TABLE
+            let correction = vector_fma(e.tail, inverse, inverseLow) * e.power
+            return vector_fma(inverse, e.power, correction) * splat(Element(1 / spareScale))
+        #else
+            let correction = vector_fma(e.tail, inverse, vector_fma(e.tail, inverseLow, inverseLow))
+            return (inverse + correction) * e.power
+        #endif
     }
 
     /// The softmax of `x`, whose exponential is computed anew.
@@ -34,21 +44,26 @@ struct SoftmaxResult {
 }
 
 extension Pair {
-    /// 1/self as the sum of two numbers; not a number where `one` is not.
+    /// The inverse of a sum, for `SoftmaxResult`, as the sum of two numbers; not a number where `one` is not.
     @inline(__always)
     func inverse(of one: Vector) -> (high: Vector, low: Vector) {
-        let inverse = one / wide_narrow(high)
         #if SWIFTMAX_FLOAT64
-            let inverseLow = (residual(inverse, high, one) - inverse * low) * inverse
+            let inverse = one / high
+            return (inverse, (residual(inverse, high, one) - inverse * low) * inverse)
         #else
-            let inverseLow = wide_narrow(residual(vector_widen(inverse), high, splatWide(1))) * inverse
+            #if SWIFTMAX_POWER_TABLE
+                let sum = high * splatWide(1 / spareScale)
+            #else
+                let sum = high
+            #endif
+            let inverse = one / wide_narrow(sum)
+            return (inverse, wide_narrow(residual(vector_widen(inverse), sum, splatWide(1))) * inverse)
         #endif
-        return (inverse, inverseLow)
     }
 }
 
 extension Stats {
-    /// 1/sum as the sum of two numbers. An infinite maximum, or nothing but -inf: the slice is NaN.
+    /// The inverse of the sum. An infinite maximum, or nothing but -inf: the slice is NaN.
     @inline(__always)
     var inverse: (high: Vector, low: Vector) {
         let max = wide_narrow(max)

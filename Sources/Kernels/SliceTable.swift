@@ -217,14 +217,14 @@ struct SliceTable {
     /// Makes the powers of the slices from `slice` on 2^`exponent` larger, or smaller again.
     @inline(__always)
     func raiseShifts(from slice: Int, by exponent: Vector) {
-        vector_store(narrow(.magic, slice), magic(from: slice) + exponent)
+        vector_store(narrow(.magic, slice), magic(from: slice) + exponent * splat(powersPerOctave))
         vector_store(narrow(.low, slice), low(from: slice) - exponent * splat(ln2))
     }
 
     /// The same of one slice.
     @inline(__always)
     func raiseShift(_ slice: Int, by exponent: Element) {
-        narrow(.magic, slice).storeBytes(of: magic(slice) + exponent, as: Element.self)
+        narrow(.magic, slice).storeBytes(of: magic(slice) + exponent * powersPerOctave, as: Element.self)
         narrow(.low, slice).storeBytes(of: low(slice) - exponent * ln2, as: Element.self)
     }
 

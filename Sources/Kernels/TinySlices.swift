@@ -147,10 +147,10 @@ func forwardTinyRows(
     /// exp(d + error) times 2^`spareExponent`.
     @inline(__always)
     private func tinyExponential<B: Bundle>(_ d: B, error: B) -> BundlePair<B> {
-        let magic = splat(roundingMagic + (exponentBias + spareExponent))
-        let biased = d.map { vector_fma($0, splat(log2e), magic) }
-        let tail = expTail(d, biased.map { $0 - magic }, error: error)
-        let power = biased.map(vector_exponent_from_mantissa)
+        let magic = splat(roundingMagic + (exponentBias + spareExponent) * powersPerOctave)
+        let biased = d.map { biasedLogarithm($0, magic: magic) }
+        let tail = ReducedArgument(d, biased, magic: B(repeating: magic), error: error).tail
+        let power = biased.map(vector_power_from_mantissa)
         let high = tail.fma(power, power)
         return BundlePair(high: high, low: tail.fma(power, power.map(high) { $0 - $1 }))
     }

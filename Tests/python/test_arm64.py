@@ -57,8 +57,9 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     objects = [
         compile_swift(module, module, folder / f"{module}.o") for module in ("Swiftmax", "ExactSum")
     ]
-    for element in ["FLOAT32", "FLOAT64"]:
-        defines = [f"-D{name}" for name in ("SWIFTMAX_BASELINE", f"SWIFTMAX_{element}")]
+    for element, *others in [("FLOAT32", "POWER_TABLE"), ("FLOAT64",)]:
+        # As in Package.swift.
+        defines = [f"-DSWIFTMAX_{name}" for name in ("BASELINE", element, *others)]
         options = [part for define in defines for part in (define, "-Xcc", f"{define}=1")]
         output = folder / f"Kernels{element}.o"
         objects.append(compile_swift(f"Kernels{element}", "Kernels", output, *options))

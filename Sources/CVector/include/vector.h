@@ -11,6 +11,8 @@
 #include <stdint.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -145,6 +147,60 @@ typedef SWIFTMAX_ALIAS(uint64_t) swiftmax_wide_bits;
 SWIFTMAX_INLINE swiftmax_vector vector_exponent_from_mantissa(swiftmax_vector v) {
     return (swiftmax_vector)((swiftmax_bits)v << SWIFTMAX_MANTISSA_BITS);
 }
+
+#if defined(SWIFTMAX_POWER_TABLE)
+/// Powers 2^n (1 + j/16), which are so close to 2^(n + j/16) that a small table makes up for the rest.
+#define SWIFTMAX_POWERS_PER_OCTAVE 16
+#define SWIFTMAX_POWER_SHIFT (SWIFTMAX_MANTISSA_BITS - 4)
+#else
+#define SWIFTMAX_POWERS_PER_OCTAVE 1
+#define SWIFTMAX_POWER_SHIFT SWIFTMAX_MANTISSA_BITS
+#endif
+
+/// The low bits of the mantissa as exponent and, where there are several powers to an octave, leading bits of
+/// the mantissa: 16 n + j as 2^(n - bias) (1 + j/16).
+SWIFTMAX_INLINE swiftmax_vector vector_power_from_mantissa(swiftmax_vector v) {
+    return (swiftmax_vector)((swiftmax_bits)v << SWIFTMAX_POWER_SHIFT);
+}
+
+#if defined(SWIFTMAX_POWER_TABLE)
+/// 2^(j/16) / (1 + j/16) - 1, rounded (scripts/fit_polynomials.py).
+static const float swiftmax_power_excess[16] __attribute__((aligned(64))) = {
+    0,
+    -0x1.190d74p-6f,
+    -0x1.f6547ep-6f,
+    -0x1.50096p-5f,
+    -0x1.8e698ap-5f,
+    -0x1.b8ea36p-5f,
+    -0x1.d1aa6cp-5f,
+    -0x1.da645cp-5f,
+    -0x1.d48222p-5f,
+    -0x1.c12d8p-5f,
+    -0x1.a15bfep-5f,
+    -0x1.75d848p-5f,
+    -0x1.3f499ap-5f,
+    -0x1.fc730ep-6f,
+    -0x1.66315cp-6f,
+    -0x1.7909c4p-7f,
+};
+
+/// That of the j in the low four bits of each lane.
+SWIFTMAX_INLINE swiftmax_vector vector_power_excess(swiftmax_vector v) {
+#if defined(__AVX512F__)
+    return (swiftmax_vector)_mm512_permutexvar_ps((__m512i)v, _mm512_load_ps(swiftmax_power_excess));
+#elif defined(__AVX2__)
+    __m256 lower = _mm256_permutevar8x32_ps(_mm256_load_ps(swiftmax_power_excess), (__m256i)v);
+    __m256 upper = _mm256_permutevar8x32_ps(_mm256_load_ps(swiftmax_power_excess + 8), (__m256i)v);
+    // The fourth bit as the sign, which tells which of them.
+    return (swiftmax_vector)_mm256_blendv_ps(lower, upper, (__m256)((swiftmax_bits)v << 28));
+#else
+    // Bytes 4 j to 4 j + 3 of each.
+    uint32x4_t index = ((uint32x4_t)v & 15) * 0x04040404 + 0x03020100;
+    const uint8_t *table = (const uint8_t *)swiftmax_power_excess;
+    return (swiftmax_vector)vqtbl4q_u8(vld1q_u8_x4(table), (uint8x16_t)index);
+#endif
+}
+#endif
 
 SWIFTMAX_INLINE swiftmax_wide wide_exponent_from_mantissa(swiftmax_wide v) {
     return (swiftmax_wide)((swiftmax_wide_bits)v << 52);
