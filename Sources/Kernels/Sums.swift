@@ -1,8 +1,8 @@
 // Sums that lose nothing that shows, in an order that depends on the length of a slice alone.
 //
 // The running sum of a virtual lane starts from a constant above any term. What an exponential (1 + tail) * power
-// raises it by is had exactly (Dekker's Fast2Sum), and is 0, or the power itself, or next to it: so is the power less the
-// raise, and what the raise misses of the exponential has one rounding of its own small size. It is at most half a last
+// raises it by is had exactly (Dekker's Fast2Sum), and is 0, or next to the power, which has five bits at most: so is the
+// power less the raise, and what the raise misses of the exponential has one rounding of its own small size. It is at most half a last
 // place of the running sum, and summed apart, by fours. With respect to the largest term of a block, which is at least
 // 0.7, the sum of all virtual lanes is right to 2^-28.7 (2^-58) if all these roundings are at their worst. The virtual
 // lanes are then added in a fixed tree: in double for Float, and what they miss in Float; as pairs of doubles for Double.
