@@ -307,7 +307,8 @@ func softmaxSums(
         columns.n, 0, columns.count, table, scratch, keepsShort: true, kept: kept, setTerms: setTerms)
 }
 
-/// As the `logSums` of rows, for the vectors of columns from `first` to `end`; the elements are left as they are.
+/// As `softmaxSums`, without the elements equal to the maximum, which are counted: for the vectors of columns from `first` to `end`, of
+/// which it leaves the elements as they are.
 @inline(never)
 #if !(SWIFTMAX_BASELINE && arch(x86_64))
     @_optimize(speed)
@@ -344,28 +345,45 @@ func columnStats(
 ) -> Bool {
     let areOrdinary = table.setShifts(columns.count)
     if !areOrdinary { adjustToMax(columns, table) }
-    if kind == .excludingMax {
-        logSums(columns, 0, columns.count, table, scratch)
-        if columns.n > shortLength { sumSmallAgain(columns, table, scratch) }
+    if kind != .all {
+        let isLong = columns.n > shortLength
+        if kind == .excludingMax && isLong {
+            softmaxSums(columns, table, tails: nil, scratch)
+            table.takeOffMaxima(columns.count)
+        } else {
+            logSums(columns, 0, columns.count, table, scratch)
+        }
+        if isLong { sumSmallAgain(columns, table, scratch) }
     } else {
         softmaxSums(columns, table, tails: tails, scratch)
     }
     return areOrdinary
 }
 
-/// Takes those sums again that are far below the maximum; see `spareExponent`. A few of a vector as rows, which costs less
+/// Takes those sums again that are far below the maximum; see `smallSum`. A few of a vector as rows, which costs less
 /// than the whole vector does.
 private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
     var column = 0
     while column < columns.count {
-        let exponent = spareExponent(of: table.sum(from: column).high)
-        let raised = wide_narrow(exponent)
-        var small = ~vector_equal_lanes(raised, splat(0)) & ((1 &<< UInt32(lanes)) &- 1)
+        let sum = table.sum(from: column)
+        let isSmall = table.isSmall(from: column)
+        var small = vector_equal_lanes(isSmall, splat(1))
         if small.nonzeroBitCount > lanes / 4 {
-            table.raiseShifts(from: column, by: raised)
+            let max = table.max(from: column) - table.base(from: column)
+            let elements = columns.from(column)
+            var largest = splat(-.infinity)
+            for i in 0..<columns.n {
+                let value = vector_load(elements + i &* vectorBytes)
+                largest = maximum(largest, vector_if_equal(value, max, splat(-.infinity), value))
+            }
+            let exponent = table.raise(from: column, largest: largest)
+            let count = table.count(from: column)
+            table.raiseShifts(from: column, by: exponent)
             logSums(columns, column, column &+ 1, table, scratch)
-            table.raiseShifts(from: column, by: -raised)
-            table.setSum(from: column, table.sum(from: column).lowered(by: exponent))
+            table.raiseShifts(from: column, by: -exponent)
+            let again = table.sum(from: column).lowered(by: vector_widen(exponent))
+            table.setSum(from: column, sum.replacing(with: again, where: vector_widen(isSmall)))
+            table.setCount(from: column, count)
             small = 0
         }
         while small != 0 {
@@ -373,8 +391,10 @@ private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratc
             small &= small &- 1
             let slice = column &+ lane
             let x = contiguous(columns.from(column).element(lane), vectorBytes, columns.n, in: scratch.row)
-            let row = RowBatch(x, columns.n, slice: slice)
-            sumAgain(row, by: splatWide(exponent[lane]), isShifted: isFar(table.max(slice)), table, scratch)
+            let max = table.max(slice)
+            sumAgain(
+                RowBatch(x, columns.n, slice: slice), max: isFar(max) ? 0 : max, base: 0, room: scratch.row,
+                table, scratch)
         }
         column &+= lanes
     }
@@ -414,6 +434,7 @@ func tileStats(
         let part = start == 0 ? table : scratch.blockTable
         copyToPanel(tile, from: start, panel, part)
         if let known { part.copyMaxima(of: known, columns.count) }
+        let kind = known == nil ? kind : kind.againstKnown
         areOrdinary = columnStats(kind, columns, tails: tails, scratch, part)
         if start > 0 { table.append(part, columns.count, kind) }
         start &+= block

@@ -51,11 +51,12 @@ struct RowTails {
 /// - Parameters:
 ///   - isPipelined: whether a group is added up while the exponentials of the next are computed, of which the CPU by itself does
 ///     not see enough; for a row long enough.
+///   - isShort: whether it is no longer than `shortLength`.
 ///   - argument: the arguments of exp of `present` elements from `first` on; the low of the shift in the lanes beyond.
 ///   - term: what is summed of the exponentials of `present` elements from `first` on.
 @inline(__always)
 func sumRow(
-    _ n: Int, magic: Vector, _ laneSums: LaneSums, isPipelined: Bool,
+    _ n: Int, magic: Vector, _ laneSums: LaneSums, isPipelined: Bool, isShort: Bool,
     argument: (_ first: Int, _ present: Int) -> Vector,
     term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
 ) {
@@ -77,7 +78,7 @@ func sumRow(
     // A narrow vector takes some of the virtual lanes at a time.
     var firstLane = 0
     while firstLane < virtualLanes {
-        if !isPipelined && n <= shortLength {
+        if isShort {
             @inline(__always)
             func terms(_ first: Int) -> TermSum {
                 let e = Exponential(argument(first, present(first)), magic: magic)
@@ -264,26 +265,50 @@ struct NextMaxima {
 /// asked for would still cost registers.
 @inline(__always)
 private func forEachRow(
-    _ rows: RowBatch, _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?, _ isPipelined: Bool) -> Void
+    _ rows: RowBatch, areLong: Bool = false,
+    _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?, _ isPipelined: Bool) -> Void
 ) {
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
         // So short, rows of doubles come here only if they are few (see `areShort` of the plan), and do without.
         let areAsked = rows.asked.address != nil && (elementBytes == 4 || rows.n > shortLength)
+        /// Where nothing is to be asked for, a row itself.
+        @inline(__always)
+        func asked(_ r: Int) -> UnsafeRawPointer { areAsked ? rows.asked.row(r) : rows.row(rows.first &+ r) }
         #if SWIFTMAX_AVX512
             if rows.n >= pipelinedLength {
-                // In one copy: where nothing is to be asked for, a row itself is.
-                for r in 0..<rows.count {
-                    sum(rows.first &+ r, areAsked ? rows.asked.row(r) : rows.row(rows.first &+ r), true)
-                }
+                for r in 0..<rows.count { sum(rows.first &+ r, asked(r), true) }
                 return
             }
         #endif
-        if areAsked {
-            for r in 0..<rows.count { sum(rows.first &+ r, rows.asked.row(r), false) }
+        if areAsked || areLong {
+            for r in 0..<rows.count { sum(rows.first &+ r, asked(r), false) }
             return
         }
     #endif
     for r in 0..<rows.count { sum(rows.first &+ r, nil, false) }
+}
+
+/// Sums the exponentials of a row relative to its maximum in the table, while the maxima of the next one are taken.
+@inline(__always)
+private func sumRow(
+    _ rows: RowBatch, _ slice: Int, _ asked: UnsafeRawPointer?, isPipelined: Bool, isShort: Bool,
+    _ table: SliceTable, _ scratch: Scratch,
+    term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
+) {
+    let (x, next) = (rows.row(slice), rows.nextRow(slice))
+    var nextMaxima = splat(-.infinity)
+    let low = splat(table.low(slice))
+    sumRow(
+        rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice), isPipelined: isPipelined,
+        isShort: isShort
+    ) { i, present in
+        rows.asked.ask(asked, i &* rows.asked.stride)
+        nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
+        return maximum(load(x.element(i), present, fill: -.infinity), low)
+    } term: { i, present, e in
+        term(i, present, e)
+    }
+    scratch.nextMaxima.set(rows, slice, nextMaxima)
 }
 
 /// Sums the exponentials of rows relative to the maxima in the table, and keeps their tails.
@@ -293,53 +318,47 @@ private func forEachRow(
 #endif
 func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scratch: Scratch) {
     forEachRow(rows) { slice, asked, isPipelined in
-        let (x, next) = (rows.row(slice), rows.nextRow(slice))
-        var nextMaxima = splat(-.infinity)
-        let low = splat(table.low(slice))
         let kept = tails.row(slice)
-        sumRow(
-            rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice), isPipelined: isPipelined
-        ) { i, present in
-            rows.asked.ask(asked, i &* rows.asked.stride)
-            nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
-            return maximum(load(x.element(i), present, fill: -.infinity), low)
-        } term: { i, present, e in
+        let isShort = !isPipelined && rows.n <= shortLength
+        sumRow(rows, slice, asked, isPipelined: isPipelined, isShort: isShort, table, scratch) {
+            i, present, e in
             store(kept.element(i), e.tail, tails.isPadded ? lanes : present)
             return e
         }
         table.setCount(slice, 0)
-        scratch.nextMaxima.set(rows, slice, nextMaxima)
     }
 }
 
-/// As `softmaxSums`, without the elements equal to the maximum, which are counted.
+/// As `softmaxSums`, for rows longer than `shortLength`; keeps nothing.
+@inline(never)
+#if !(SWIFTMAX_BASELINE && arch(x86_64))
+    @_optimize(speed)
+#endif
+func logSums(_ rows: RowBatch, _ table: SliceTable, _ scratch: Scratch) {
+    forEachRow(rows, areLong: true) { slice, asked, isPipelined in
+        sumRow(rows, slice, asked, isPipelined: isPipelined, isShort: false, table, scratch) { _, _, e in e }
+    }
+}
+
+/// As `logSums`, for rows no longer than `shortLength`: without the elements equal to the maximum, which are counted.
 ///
 /// - Parameter isShifted: whether the maximum was taken off the elements.
 @inline(never)
 #if !(SWIFTMAX_BASELINE && arch(x86_64))
     @_optimize(speed)
 #endif
-func logSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
-    forEachRow(rows) { slice, asked, isPipelined in
-        let (x, next) = (rows.row(slice), rows.nextRow(slice))
-        var nextMaxima = splat(-.infinity)
-        let low = splat(table.low(slice))
+func shortLogSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
+    forEachRow(rows) { slice, asked, _ in
+        let x = rows.row(slice)
         let max = splat(isShifted ? 0 : table.max(slice))
         var count: Int32 = 0
-        sumRow(
-            rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice), isPipelined: isPipelined
-        ) { i, present in
-            rows.asked.ask(asked, i &* rows.asked.stride)
-            nextMaxima = maximum(nextMaxima, load(next.element(i), present, fill: -.infinity))
-            return maximum(load(x.element(i), present, fill: -.infinity), low)
-        } term: { i, present, e in
+        sumRow(rows, slice, asked, isPipelined: false, isShort: true, table, scratch) { i, present, e in
             // What is not there is NaN, so that it is not counted where the maximum is -inf.
             let value = load(x.element(i), present, fill: .nan)
             count &+= vector_count_equal(value, max)
             return Exponential(tail: e.tail, power: vector_if_equal(value, max, splat(0), e.power))
         }
         table.setCount(slice, Double(count))
-        scratch.nextMaxima.set(rows, slice, nextMaxima)
     }
 }
 
@@ -355,7 +374,9 @@ func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x
 @inline(never)
 func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: RowTails) -> Bool {
     let table = scratch.table
-    let areOrdinary = table.setShifts(rows.count)
+    let isLong = rows.n > shortLength
+    let isCounted = kind == .countingMax && isLong
+    let areOrdinary = table.setShifts(rows.count) && !isCounted
     if areOrdinary {
         sumRows(kind, rows, isShifted: false, table, tails, scratch)
     } else {
@@ -363,7 +384,15 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
             let x = rows.row(r)
             let max = table.max(r)
             let isShifted = isFar(max)
-            if isShifted {
+            var maxima: Int32 = 0
+            if isCounted && max.isFinite {
+                let base = splat(isShifted ? max : 0)
+                writeRow(scratch.spare, rows.n, streaming: false) { i, count in
+                    let value = load(x.element(i), count, fill: .nan)
+                    maxima &+= vector_count_equal(value, splat(max))
+                    return vector_if_equal(value, splat(max), splat(-.infinity), value - base)
+                }
+            } else if isShifted {
                 writeRow(scratch.spare, rows.n, streaming: false) { i, count in
                     load(x.element(i), count) - splat(max)
                 }
@@ -372,13 +401,17 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
                     onlyNaN(load(x.element(i), count))
                 }
             }
-            let isCopied = isShifted || max == .infinity
+            let isCopied = isShifted || max == .infinity || (isCounted && max.isFinite)
             let row = RowBatch(isCopied ? UnsafeRawPointer(scratch.spare) : x, rows.n, slice: r)
             sumRows(kind, row, isShifted: isShifted, table, tails, scratch)
+            if isCounted { table.setCount(r, Double(maxima)) }
         }
     }
     table.setTermTotals(rows.count, scratch.laneSums)
-    if kind == .excludingMax && rows.n > shortLength { sumSmallAgain(rows, scratch) }
+    if kind != .all && isLong {
+        if kind == .excludingMax { table.takeOffMaxima(rows.count) }
+        sumSmallAgain(rows, scratch)
+    }
     return areOrdinary && rows.next != nil
 }
 
@@ -392,35 +425,43 @@ func setMaxima(_ rows: RowBatch, areTaken: Bool, _ scratch: Scratch) {
     }
 }
 
-/// Takes those sums again that are far below the maximum; see `spareExponent`.
+/// Takes those sums again that are far below the maximum; see `smallSum`.
 private func sumSmallAgain(_ rows: RowBatch, _ scratch: Scratch) {
     let table = scratch.table
-    for r in 0..<rows.count where table.total(r).high < smallSum {
-        let exponent = spareExponent(of: splatWide(table.total(r).high))
+    for r in 0..<rows.count where table.total(r).high < smallSum && table.max(r).isFinite {
         let max = table.max(r)
-        if exponent[0] == 0 || !max.isFinite { continue }
-        var row = RowBatch(rows.row(r), rows.n, slice: r)
-        if isFar(max) {
-            writeRow(scratch.spare, rows.n, streaming: false) { i, count in
-                load(row.x.element(i), count) - splat(max)
-            }
-            row = RowBatch(UnsafeRawPointer(scratch.spare), rows.n, slice: r)
-        }
-        sumAgain(row, by: exponent, isShifted: isFar(max), table, scratch)
+        sumAgain(
+            RowBatch(rows.row(r), rows.n, slice: r), max: max, base: isFar(max) ? max : 0,
+            room: scratch.spare, table, scratch)
     }
 }
 
-/// Takes the sum of one row again, 2^`exponent` too large; see `spareExponent`.
+/// Takes the sum of one row again, without its maximum and relative to the largest of the others.
 ///
-/// - Parameter isShifted: whether the maximum was taken off the elements.
+/// - Parameters:
+///   - base: what is to be taken off the elements.
+///   - room: for the others, if need be in the place of the row.
 @inline(never)
-func sumAgain(_ row: RowBatch, by exponent: Wide, isShifted: Bool, _ table: SliceTable, _ scratch: Scratch) {
+func sumAgain(
+    _ row: RowBatch, max: Element, base: Element, room: UnsafeMutableRawPointer, _ table: SliceTable,
+    _ scratch: Scratch
+) {
     let slice = row.first
-    table.raiseShift(slice, by: Element(exponent[0]))
-    logSums(row, table, isShifted: isShifted, scratch)
-    table.raiseShift(slice, by: -Element(exponent[0]))
+    let x = row.x
+    var largest = splat(-.infinity)
+    writeRow(room, row.n, streaming: false) { i, count in
+        let value = load(x.element(i), count, fill: -.infinity)
+        let other = vector_if_equal(value, splat(max), splat(-.infinity), value - splat(base))
+        largest = maximum(largest, other)
+        return other
+    }
+    let exponent = table.raise(from: slice, largest: splat(vector_largest(largest)))[0]
+    table.raiseShift(slice, by: exponent)
+    logSums(RowBatch(UnsafeRawPointer(room), row.n, slice: slice), table, scratch)
+    table.raiseShift(slice, by: -exponent)
     let total = scratch.laneSums.row(slice).termTotals
-    let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0])).lowered(by: exponent)
+    let sum = Pair(high: splatWide(total.high[0]), low: splatWide(total.low[0]))
+        .lowered(by: splatWide(Double(exponent)))
     table.setTotal(slice, high: sum.high[0], low: sum.low[0])
 }
 
@@ -431,7 +472,12 @@ func sumRows(
 ) {
     switch kind {
     case .all: softmaxSums(rows, table, tails, scratch)
-    case .excludingMax: logSums(rows, table, isShifted: isShifted, scratch)
+    case .excludingMax, .countingMax:
+        if rows.n > shortLength {
+            logSums(rows, table, scratch)
+        } else {
+            shortLogSums(rows, table, isShifted: isShifted, scratch)
+        }
     }
 }
 
@@ -448,7 +494,7 @@ func blockStats(
         setMaxima(row, areTaken: false, scratch)
     }
     let tails = RowTails(address: scratch.rowTails, stride: 0, isPadded: false)
-    _ = rowStats(kind, row, scratch, tails)
+    _ = rowStats(known == nil ? kind : kind.againstKnown, row, scratch, tails)
     return table.stats(from: 0).first
 }
 
@@ -492,7 +538,8 @@ func longRowStats(
             let max = table.max(0)
             let target = tails.map { $0.element(first) } ?? scratch.rowTails
             let wereTaken = rowStats(
-                kind, row, scratch, RowTails(address: target, stride: 0, isPadded: false))
+                known == nil ? kind : kind.againstKnown, row, scratch,
+                RowTails(address: target, stride: 0, isPadded: false))
             if first <= lastWhole { areTaken = wereTaken }
             stats.append(table.stats(from: 0), kind)
             if tails != nil { table.setBlockMax(first / block, max) }

@@ -239,6 +239,9 @@ struct SliceTable {
     }
 
     @inline(__always)
+    func count(from slice: Int) -> Wide { get(.count, slice) }
+
+    @inline(__always)
     func setCount(from slice: Int, _ count: Wide) { set(.count, slice, count) }
 
     /// The sums of the first `count` slices, from those of their virtual lanes.
@@ -276,6 +279,46 @@ struct SliceTable {
     @inline(__always)
     func setBlockMax(_ index: Int, _ max: Element) {
         narrow(.blockMax, index).storeBytes(of: max, as: Element.self)
+    }
+
+    /// Takes one maximum off the sums of the first `count` slices, exactly as it was added. Sums beside an infinite one are 0, or
+    /// not a number, and are left so.
+    @inline(never)
+    func takeOffMaxima(_ count: Int) {
+        forEachVector(count) {
+            let max = max(from: $0)
+            let shift = shift(from: $0)
+            let term = Term(Exponential(maximum(max - shift.base, shift.low), magic: shift.magic))
+            @inline(__always)
+            func finite(_ v: Vector) -> Vector { vector_if_equal(max - max, splat(0), -v, splat(0)) }
+            let (high, low) = (vector_widen(finite(term.high)), vector_widen(finite(term.low)))
+            #if SWIFTMAX_FLOAT64
+                setSum(from: $0, (sum(from: $0) + Pair(high: high, low: low)).normalized)
+            #else
+                setSum(from: $0, Pair(high: sum(from: $0).high + (high + low), low: splatWide(0)))
+            #endif
+            setCount(from: $0, splatWide(1))
+        }
+    }
+
+    /// 1 for slices whose sum without the maximum is below `smallSum`, else 0.
+    @inline(__always)
+    func isSmall(from slice: Int) -> Vector {
+        let high = sum(from: slice).high
+        let limit = splatWide(smallSum)
+        let isBelow = wide_if_equal(wide_max(limit, high), limit, splatWide(1), splatWide(0))
+        let max = max(from: slice)
+        return vector_if_equal(
+            max - max, splat(0), wide_narrow(wide_if_equal(high, limit, splatWide(0), isBelow)), splat(0))
+    }
+
+    /// By which power of two the sums of the slices from `slice` on are to be taken larger, if `largest` is the largest
+    /// element; 0 where that is so far below the maximum that its exponential is none.
+    @inline(__always)
+    func raise(from slice: Int, largest: Vector) -> Vector {
+        let exponent = shift(from: slice).k - rounded(largest)
+        let limit = splat(exponentBias + spareExponent - 1)
+        return vector_if_equal(vector_min(exponent, limit), exponent, exponent, splat(0))
     }
 
     // MARK: Stats of several blocks

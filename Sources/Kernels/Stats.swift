@@ -7,8 +7,13 @@ import CVector
 enum SumKind {
     /// Into the sum, with all others: softmax.
     case all
-    /// Into a count of their own: log_softmax and logsumexp.
+    /// Into the sum but for one of them: log_softmax and logsumexp. Of short slices into a count of their own.
     case excludingMax
+    /// Into a count of their own, which may be none where the maximum is one of other elements too.
+    case countingMax
+
+    /// Where the maximum is not that of the elements themselves.
+    @inline(__always) var againstKnown: SumKind { self == .all ? .all : .countingMax }
 }
 
 /// `swiftmax_stats` of one slice per lane.
@@ -59,7 +64,7 @@ struct Stats {
         let (other, otherTail) = wideExponent(max: next.max)
         var a = sum
         var b = next.sum
-        if kind == .excludingMax {
+        if kind != .all {
             let zero = splatWide(0)
             let bias = splatWide(spareScale)
             let staying = wide_if_equal(max, largest, count, zero)
@@ -90,9 +95,7 @@ struct Stats {
         @inline(__always)
         func chosen(_ a: Wide, _ b: Wide) -> Wide { wide_if_equal(flag, splatWide(1), b, a) }
         return Stats(
-            max: chosen(max, other.max),
-            sum: Pair(
-                high: chosen(sum.high, other.sum.high), low: chosen(sum.low, other.sum.low)),
+            max: chosen(max, other.max), sum: sum.replacing(with: other.sum, where: flag),
             count: chosen(count, other.count))
     }
 }

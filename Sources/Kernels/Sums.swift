@@ -152,28 +152,19 @@ extension Pair {
     func scaled(by power: Wide) -> Pair { Pair(high: high * power, low: low * power) }
 }
 
-/// Below this a sum of the exponentials without the maximum is taken again. Far below the maximum the terms are lost in
-/// the constant a running sum starts from, and add up as plain floats.
+/// Below this a sum of the exponentials without the maximum is taken again, relative to the largest of them. Far below the maximum the
+/// terms are lost in the constant a running sum starts from, and add up as plain floats.
 @inline(__always) var smallSum: Double { spareScale * (elementBytes == 8 ? 0x1p-24 : 0x1p-4) }
 
-/// 1 for sums below `smallSum`, and NaN.
-@inline(__always)
-func isSmall(_ sum: Wide) -> Wide {
-    let limit = splatWide(smallSum)
-    return wide_if_equal(wide_min(sum, limit), limit, splatWide(0), splatWide(1))
-}
-
-/// By which power of two such a sum is to be taken larger; 0 where it need not be taken again.
-@inline(__always)
-func spareExponent(of sum: Wide) -> Wide {
-    let zero = splatWide(0)
-    let exponent = splatWide(Double(spareExponent)) - wide_exponent(wide_max(sum, splatWide(0x1p-1022)))
-    // Neither of nothing nor of NaN.
-    let isThere = wide_if_equal(sum - sum, zero, wide_if_equal(sum, zero, zero, isSmall(sum)), zero)
-    return wide_if_equal(isThere, zero, zero, exponent)
-}
-
 extension Pair {
+    /// The pair, with that of `other` in the lanes where `flag` is 1.
+    @inline(__always)
+    func replacing(with other: Pair, where flag: Wide) -> Pair {
+        let one = splatWide(1)
+        return Pair(
+            high: wide_if_equal(flag, one, other.high, high), low: wide_if_equal(flag, one, other.low, low))
+    }
+
     /// A sum taken 2^`exponent` too large, as it should be; in two steps, as 2^-exponent need not be a normal number.
     @inline(__always)
     func lowered(by exponent: Wide) -> Pair {
