@@ -307,13 +307,12 @@ func softmaxSums(
         columns.n, 0, columns.count, table, scratch, keepsShort: true, kept: kept, setTerms: setTerms)
 }
 
-/// As `softmaxSums`, without the elements equal to the maximum, which are counted: for the vectors of columns from `first` to `end`, of
-/// which it leaves the elements as they are.
+/// As the `countingSums` of rows, for the vectors of columns from `first` to `end`; the elements are left as they are.
 @inline(never)
 #if !(SWIFTMAX_BASELINE && arch(x86_64))
     @_optimize(speed)
 #endif
-func logSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTable, _ scratch: Scratch) {
+func countingSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: SliceTable, _ scratch: Scratch) {
     @inline(__always)
     func setTerms(_ column: Int, _ panel: ExponentialPanel?) {
         let x = columns.from(column)
@@ -351,7 +350,7 @@ func columnStats(
             softmaxSums(columns, table, tails: nil, scratch)
             table.takeOffMaxima(columns.count)
         } else {
-            logSums(columns, 0, columns.count, table, scratch)
+            countingSums(columns, 0, columns.count, table, scratch)
         }
         if isLong { sumSmallAgain(columns, table, scratch) }
     } else {
@@ -373,13 +372,13 @@ private func sumSmallAgain(_ columns: ColumnBatch, _ table: SliceTable, _ scratc
             let elements = columns.from(column)
             var largest = splat(-.infinity)
             for i in 0..<columns.n {
-                let value = vector_load(elements + i &* vectorBytes)
-                largest = maximum(largest, vector_if_equal(value, max, splat(-.infinity), value))
+                let other = other(vector_load(elements + i &* vectorBytes), max: max, base: splat(0))
+                largest = maximum(largest, other)
             }
             let exponent = table.raise(from: column, largest: largest)
             let count = table.count(from: column)
             table.raiseShifts(from: column, by: exponent)
-            logSums(columns, column, column &+ 1, table, scratch)
+            countingSums(columns, column, column &+ 1, table, scratch)
             table.raiseShifts(from: column, by: -exponent)
             let again = table.sum(from: column).lowered(by: vector_widen(exponent))
             table.setSum(from: column, sum.replacing(with: again, where: vector_widen(isSmall)))

@@ -263,9 +263,13 @@ struct NextMaxima {
 
 /// Calls `sum` for each row of a batch, with the row that is asked for meanwhile: in one of several copies, as what is not
 /// asked for would still cost registers.
+///
+/// - Parameters:
+///   - areLong: whether all are longer than `shortLength`, and worth no copy that asks for nothing.
+///   - areShort: whether none are.
 @inline(__always)
 private func forEachRow(
-    _ rows: RowBatch, areLong: Bool = false,
+    _ rows: RowBatch, areLong: Bool = false, areShort: Bool = false,
     _ sum: (_ slice: Int, _ asked: UnsafeRawPointer?, _ isPipelined: Bool) -> Void
 ) {
     #if SWIFTMAX_AVX2 || SWIFTMAX_AVX512
@@ -275,7 +279,7 @@ private func forEachRow(
         @inline(__always)
         func asked(_ r: Int) -> UnsafeRawPointer { areAsked ? rows.asked.row(r) : rows.row(rows.first &+ r) }
         #if SWIFTMAX_AVX512
-            if rows.n >= pipelinedLength {
+            if !areShort && rows.n >= pipelinedLength {
                 for r in 0..<rows.count { sum(rows.first &+ r, asked(r), true) }
                 return
             }
@@ -347,8 +351,8 @@ func logSums(_ rows: RowBatch, _ table: SliceTable, _ scratch: Scratch) {
 #if !(SWIFTMAX_BASELINE && arch(x86_64))
     @_optimize(speed)
 #endif
-func shortLogSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
-    forEachRow(rows) { slice, asked, _ in
+func countingSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scratch: Scratch) {
+    forEachRow(rows, areShort: true) { slice, asked, _ in
         let x = rows.row(slice)
         let max = splat(isShifted ? 0 : table.max(slice))
         var count: Int32 = 0
@@ -365,6 +369,12 @@ func shortLogSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scra
 /// -inf for every number, so that the sum beside an infinite maximum tells whether there is a NaN.
 @inline(__always)
 func onlyNaN(_ x: Vector) -> Vector { vector_if_equal(x, x, splat(-.infinity), x) }
+
+/// x less `base`, or -inf if it is the maximum.
+@inline(__always)
+func other(_ x: Vector, max: Vector, base: Vector) -> Vector {
+    vector_if_equal(x, max, splat(-.infinity), x - base)
+}
 
 /// The stats of rows, in the table: each phase is short for a row, so that the CPU works on several at a time.
 ///
@@ -384,13 +394,14 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
             let x = rows.row(r)
             let max = table.max(r)
             let isShifted = isFar(max)
+            var isCopied = true
             var maxima: Int32 = 0
-            if isCounted && max.isFinite {
-                let base = splat(isShifted ? max : 0)
+            if isCounted {
+                let base = isShifted ? max : 0
                 writeRow(scratch.spare, rows.n, streaming: false) { i, count in
                     let value = load(x.element(i), count, fill: .nan)
                     maxima &+= vector_count_equal(value, splat(max))
-                    return vector_if_equal(value, splat(max), splat(-.infinity), value - base)
+                    return other(value, max: splat(max), base: splat(base))
                 }
             } else if isShifted {
                 writeRow(scratch.spare, rows.n, streaming: false) { i, count in
@@ -400,8 +411,9 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
                 writeRow(scratch.spare, rows.n, streaming: false) { i, count in
                     onlyNaN(load(x.element(i), count))
                 }
+            } else {
+                isCopied = false
             }
-            let isCopied = isShifted || max == .infinity || (isCounted && max.isFinite)
             let row = RowBatch(isCopied ? UnsafeRawPointer(scratch.spare) : x, rows.n, slice: r)
             sumRows(kind, row, isShifted: isShifted, table, tails, scratch)
             if isCounted { table.setCount(r, Double(maxima)) }
@@ -451,7 +463,7 @@ func sumAgain(
     var largest = splat(-.infinity)
     writeRow(room, row.n, streaming: false) { i, count in
         let value = load(x.element(i), count, fill: -.infinity)
-        let other = vector_if_equal(value, splat(max), splat(-.infinity), value - splat(base))
+        let other = other(value, max: splat(max), base: splat(base))
         largest = maximum(largest, other)
         return other
     }
@@ -476,7 +488,7 @@ func sumRows(
         if rows.n > shortLength {
             logSums(rows, table, scratch)
         } else {
-            shortLogSums(rows, table, isShifted: isShifted, scratch)
+            countingSums(rows, table, isShifted: isShifted, scratch)
         }
     }
 }

@@ -48,7 +48,7 @@ enum {
 
 /// What is known of a slice, or of one block of it, after one reading.
 /// softmax: high + low = sum(exp(x)) * 2^(bias - k), k = round(max / ln2).
-/// logsumexp: the same sum without the elements equal to max, of which there are `count`.
+/// log_softmax, logsumexp: the same sum without `count` of the elements equal to max: one of them, or all.
 /// backward: high + low = the sum of the gradient's terms times `max`, which is 1 unless that overflows;
 /// `count` is what plain arithmetic gives then, as infinite terms need.
 typedef struct swiftmax_stats {
