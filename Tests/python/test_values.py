@@ -302,6 +302,35 @@ def test_ties_below_the_largest_element(name: str, dtype: str, length: int) -> N
     assert call(name, np.ascontiguousarray(x.T), axis=0).T.tobytes() == result.tobytes()
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_softmax_of_float32_keeps_its_closer_bound(family: str) -> None:
+    """1.2 ULP (docs/numerics.md), subnormal results included."""
+    if swiftmax.show_config("dicts")["isa"] == "baseline":
+        pytest.skip("without FMA exp is that of float64, and the bound 2 ULP")
+    for length in [2, 7, 40, 65, 1000, 5000]:
+        x = logits(family, length, (max(2, 40_000 // length), length), "float32")
+        assert check("softmax", call("softmax", x), x) <= 1.2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["log_softmax", "logsumexp"])
+@pytest.mark.parametrize("length", [16, 48, 49, 200, 4100, 9000])
+def test_one_maximum_is_left_out(length: int, name: str, dtype: str) -> None:
+    """Of one or many, near the others or so far above that these are summed again, or nothing."""
+    rng = np.random.default_rng(length)
+    x = rng.standard_normal((40, length)) * rng.choice([0, 0.1, 3], (40, 1))
+    above = np.repeat([0, 1, 3, 8, 30, 60, 85, 100, 200, 1e4], 4)[:, None]
+    places = rng.integers(0, length, (40, 3))[:, : 1 + length % 3]
+    top = x.max(axis=1, keepdims=True) + above
+    np.put_along_axis(x, places, np.broadcast_to(top, places.shape), axis=1)
+    x[::7, : length // 2] = -np.inf
+    x = (x + rng.choice([0, -100, 1500, -3000], (40, 1))).astype(dtype)
+    result = call(name, x, axis=1)
+    check(name, result, x, axis=1)
+    columns = call(name, np.ascontiguousarray(x.T), axis=0)
+    assert np.ascontiguousarray(columns.T).tobytes() == result.tobytes()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_log_softmax_with_subnormal_results(dtype: str) -> None:
     """-log1p(exp(-gap)) where that is subnormal, or about to be 0."""
