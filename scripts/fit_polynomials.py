@@ -2,8 +2,8 @@
 
     python scripts/fit_polynomials.py
 
-exp(r) = 1 + r + r^2 q(r), or 1 + r + r^2/2 + r^3 q(r), on |r| <= ln2/2, in float32 with the table
-of powers |r| <= ln2/32; log(m) = 2z + z^3 p(z^2),
+exp(r) = 1 + r + r^2 q(r), or 1 + r + r^2/2 + r^3 q(r), on |r| <= ln2/2, or on |r| <= ln2/32 for
+float32 with a table of powers; log(m) = 2z + z^3 p(z^2),
 z = (m-1)/(m+1), on sqrt(1/2) <= m <= sqrt(2); in float32 log(1 + f) = f - f^2/2 + f^3 p(f) there,
 f = m - 1. The Remez exchange runs in 60 digits, then the coefficients are rounded to their type.
 Prints hex floats for Sources/Kernels and the largest relative error of each fit, and the table.

@@ -6,7 +6,7 @@ import CVector
 /// What turns the elements of a slice into its softmax: y = (1 + tail) * power / sum.
 ///
 /// In Float inverse + inverseLow = `spareScale`/sum and y = (inverse * power + (tail * inverse + inverseLow) * power) / `spareScale`.
-/// The second product is at most 0.09 of the result, and its two roundings are as much of an ULP; the rest is rounded once and
+/// The second product is at most 0.08 of the sum, and its two roundings are as much of an ULP; the rest is rounded once and
 /// scaled last, so that the parts of a subnormal result are normal numbers. With the errors of exp, its own and that of the
 /// sum, below 1.2 ULP (docs/numerics.md).
 ///
