@@ -257,15 +257,16 @@ struct NextMaxima {
 }
 
 #if SWIFTMAX_AVX512
-    /// Shorter rows would lose by the beginning and the end.
-    @inline(__always) private var pipelinedLength: Int { 8 &* groupElements }
+    /// Shorter rows would lose by the beginning and the end, and more where tails are kept.
+    @inline(__always)
+    private func pipelinedLength(keepsTails: Bool) -> Int { (keepsTails ? 16 : 8) &* groupElements }
 #endif
 
 /// Calls `sum` for each row of a batch, with the row that is asked for meanwhile: in one of several copies, as what is not
 /// asked for would still cost registers.
 ///
 /// - Parameters:
-///   - areLong: whether all are longer than `shortLength`, and worth no copy that asks for nothing.
+///   - areLong: whether all are longer than `shortLength`, and no tails are kept: then what asks for nothing is no copy of its own.
 ///   - areShort: whether none are.
 @inline(__always)
 private func forEachRow(
@@ -279,7 +280,7 @@ private func forEachRow(
         @inline(__always)
         func asked(_ r: Int) -> UnsafeRawPointer { areAsked ? rows.asked.row(r) : rows.row(rows.first &+ r) }
         #if SWIFTMAX_AVX512
-            if !areShort && rows.n >= pipelinedLength {
+            if !areShort && rows.n >= pipelinedLength(keepsTails: !areLong) {
                 for r in 0..<rows.count { sum(rows.first &+ r, asked(r), true) }
                 return
             }
