@@ -187,7 +187,8 @@ private func forEachVector(
 ///   - term: what is summed of an exponential.
 @inline(__always)
 func setSum(
-    from column: Int, _ n: Int, _ table: SliceTable, _ scratch: Scratch, kept: ExponentialPanel?,
+    _ kind: SumKind, from column: Int, _ n: Int, _ table: SliceTable, _ scratch: Scratch,
+    kept: ExponentialPanel?,
     keepsShort: Bool,
     argument: (Int) -> Vector, term: (_ i: Int, _ e: Exponential) -> Exponential
 ) {
@@ -229,13 +230,14 @@ func setSum(
     if n <= shortLength { return }
     let sums = scratch.columnLaneSums.assumingMemoryBound(to: TermSum.self)
     for lane in 0..<virtualLanes {
-        var sum = CompensatedSum()
+        var sum = CompensatedSum(kind)
         var i = lane
         while i < lastGroup {
             let terms = four(i, virtualLanes)
             if let kept { keep(terms, i, virtualLanes, in: kept) }
             sum.add(terms)
             i &+= groupElements
+            sum.settle(at: i &- lane)
         }
         var (missed, missedLater) = (splat(0), splat(0))
         let middle = i &+ 2 &* virtualLanes
@@ -296,7 +298,7 @@ func softmaxSums(
         let x = columns.from(column)
         let low = table.low(from: column)
         let asked = columns.asked.element(column)
-        setSum(from: column, columns.n, table, scratch, kept: panel, keepsShort: true) { i in
+        setSum(.all, from: column, columns.n, table, scratch, kept: panel, keepsShort: true) { i in
             asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { _, e in
@@ -306,6 +308,29 @@ func softmaxSums(
     forEachVector(
         columns.n, 0, columns.count, table, scratch, keepsShort: true, kept: kept, setTerms: setTerms)
 }
+
+#if SWIFTMAX_POWER_TABLE
+    /// As the `logSums` of rows.
+    @inline(never)
+    @_optimize(speed)
+    func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
+        var column = 0
+        while column < columns.count {
+            let x = columns.from(column)
+            let low = table.low(from: column)
+            let asked = columns.asked.element(column)
+            setSum(
+                .excludingMax, from: column, columns.n, table, scratch, kept: nil, keepsShort: true
+            ) { i in
+                asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
+                return maximum(vector_load(x + i &* vectorBytes), low)
+            } term: { _, e in
+                e
+            }
+            column &+= lanes
+        }
+    }
+#endif
 
 /// As the `countingSums` of rows, for the vectors of columns from `first` to `end`; the elements are left as they are.
 @inline(never)
@@ -321,7 +346,7 @@ func countingSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: Sli
         let zero = splat(0)
         var counts = swiftmax_counts(repeating: 0)
         let asked = columns.asked.element(column)
-        setSum(from: column, columns.n, table, scratch, kept: panel, keepsShort: false) { i in
+        setSum(.countingMax, from: column, columns.n, table, scratch, kept: panel, keepsShort: false) { i in
             asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
             return maximum(vector_load(x + i &* vectorBytes), low)
         } term: { i, e in
@@ -347,7 +372,11 @@ func columnStats(
     if kind != .all {
         let isLong = columns.n > shortLength
         if kind == .excludingMax && isLong {
-            softmaxSums(columns, table, tails: nil, scratch)
+            #if SWIFTMAX_POWER_TABLE
+                logSums(columns, table, scratch)
+            #else
+                softmaxSums(columns, table, tails: nil, scratch)
+            #endif
             table.takeOffMaxima(columns.count)
         } else {
             countingSums(columns, 0, columns.count, table, scratch)

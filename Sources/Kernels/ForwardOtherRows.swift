@@ -22,7 +22,10 @@
     ) -> Int {
         let table = scratch.table
         let streaming = streaming && (elements.resultBytes == 2 || SharedLines.areStreamed(out, outStride, n))
-        let areNear = streaming && elements.resultBytes > 2
+        let areAlternate = if case .alternate = elements { true } else { false }
+        let areNear =
+            elements.resultBytes > 2
+            && (streaming || elementBytes == 4 && op == .softmax && !(areAlternate && tailsFitResults(n)))
         let step = n <= block ? rowBatch(n, areNear: areNear) : 1
         let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
         var first = 0
@@ -52,7 +55,7 @@
             }
             copied.asked = row.asked
             let tails =
-                elements.resultBytes == 2 || streaming || n < tailsInPlace
+                elements.resultBytes == 2 || streaming || !tailsFitResults(n)
                 ? RowTails(address: scratch.rowTails, stride: paddedBytes, isPadded: true)
                 : RowTails(address: target, stride: outStride, isPadded: false)
             _ = rowStats(op.sumKind, copied, scratch, tails)

@@ -14,11 +14,11 @@ func forwardRows(
     if areTiny(op, n) { return forwardTinyRows(op, x, xStride, out, outStride, rows, n, scratch) }
     let table = scratch.table
     let streaming = streaming && (n > block || SharedLines.areStreamed(out, outStride, n))
-    // What goes past the caches leaves room in the first one.
-    let areNear = streaming && vectorBytes == lineBytes
+    let keepsTails = x == UnsafeRawPointer(out) || streaming || !tailsFitResults(n)
+    // What goes past the caches leaves room in the first one, which tails in scratch should not leave.
+    let areNear = streaming ? vectorBytes == lineBytes : elementBytes == 4 && op == .softmax && keepsTails
     let step = n <= block ? rowBatch(n, areNear: areNear) : 1
     let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
-    let isInPlace = x == UnsafeRawPointer(out)
     let elementsAhead = n > block ? 2 &* block &* elementBytes : 2 &* step &* xStride
     let resultsAhead = n > block ? elementsAhead : step &* outStride
 
@@ -43,7 +43,7 @@ func forwardRows(
             continue
         }
         let tails =
-            isInPlace || streaming || n < tailsInPlace
+            keepsTails
             ? RowTails(address: scratch.rowTails, stride: paddedBytes, isPadded: true)
             : RowTails(address: target, stride: outStride, isPadded: false)
         setMaxima(batch, areTaken: areTaken, scratch)
@@ -62,9 +62,10 @@ func rowBatch(_ n: Int, areNear: Bool) -> Int {
     min(SliceTable.batch, max(1, (areNear ? 12288 : 49152) / (n &* elementBytes)))
 }
 
-/// From this length on the tails of a row are kept in the place of its results, where shorter ones would often be stores of
-/// a part of a vector, or across lines.
-@inline(__always) var tailsInPlace: Int { 512 }
+/// Whether the tails of rows are kept in the place of their results: not of short ones, where they would often be stores of a part
+/// of a vector, or across lines.
+@inline(__always)
+func tailsFitResults(_ n: Int) -> Bool { n >= 512 || n >= 128 && n &* elementBytes % lineBytes == 0 }
 
 /// The forward operation on the one row of a batch, of several blocks.
 ///

@@ -8,7 +8,7 @@ import CVector
 /// In Float inverse + inverseLow = `spareScale`/sum and y = (inverse * power + (tail * inverse + inverseLow) * power) / `spareScale`.
 /// The second product is at most 0.08 of the sum, and its two roundings are as much of an ULP; the rest is rounded once and
 /// scaled last, so that the parts of a subnormal result are normal numbers. With the errors of exp, its own and that of the
-/// sum, below 1.2 ULP (docs/numerics.md).
+/// sum, below 1.8 ULP (docs/numerics.md).
 ///
 /// In Double inverse + inverseLow = 1/sum and y = (inverse + (tail * inverse + (1 + tail) * inverseLow)) * power. The inner sum
 /// is at most 0.42 of the outer and its rounding a quarter of an ULP, the outer is rounded once and the scaling is exact

@@ -56,7 +56,7 @@ struct RowTails {
 ///   - term: what is summed of the exponentials of `present` elements from `first` on.
 @inline(__always)
 func sumRow(
-    _ n: Int, magic: Vector, _ laneSums: LaneSums, isPipelined: Bool, isShort: Bool,
+    _ kind: SumKind, _ n: Int, magic: Vector, _ laneSums: LaneSums, isPipelined: Bool, isShort: Bool,
     argument: (_ first: Int, _ present: Int) -> Vector,
     term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
 ) {
@@ -94,7 +94,7 @@ func sumRow(
             firstLane &+= lanes
             continue
         }
-        var sum = CompensatedSum()
+        var sum = CompensatedSum(kind)
         var i = firstLane
         #if SWIFTMAX_AVX512
             if isPipelined {
@@ -118,6 +118,7 @@ func sumRow(
             let e = ExponentialQuad(arguments(i, ofLast: count), magic: magic)
             sum.add(terms(i, ofLast: count, e))
             i &+= groupElements
+            if i &- firstLane <= n { sum.settle(at: i &- firstLane) }
         }
         // What is left of the last group, added up in the same order.
         var (missed, missedLater) = (splat(0), splat(0))
@@ -129,6 +130,13 @@ func sumRow(
             i &+= virtualLanes
         }
         sum.add(missed: missed + missedLater)
+        #if SWIFTMAX_POWER_TABLE
+            if kind.isOfPowers {
+                laneSums.set(firstLane: firstLane, powers: sum)
+                firstLane &+= lanes
+                continue
+            }
+        #endif
         laneSums.set(firstLane: firstLane, terms: sum.total)
         firstLane &+= lanes
     }
@@ -257,9 +265,12 @@ struct NextMaxima {
 }
 
 #if SWIFTMAX_AVX512
-    /// Shorter rows would lose by the beginning and the end, and more where tails are kept.
+    /// Shorter rows would lose by the beginning and the end, and more where tails are kept. Sums of powers do not wait for polynomials.
     @inline(__always)
-    private func pipelinedLength(keepsTails: Bool) -> Int { (keepsTails ? 16 : 8) &* groupElements }
+    private func isPipelined(_ n: Int, keepsTails: Bool) -> Bool {
+        if !keepsTails { return n >= 8 &* groupElements }
+        return elementBytes == 8 && n >= 16 &* groupElements
+    }
 #endif
 
 /// Calls `sum` for each row of a batch, with the row that is asked for meanwhile: in one of several copies, as what is not
@@ -280,7 +291,7 @@ private func forEachRow(
         @inline(__always)
         func asked(_ r: Int) -> UnsafeRawPointer { areAsked ? rows.asked.row(r) : rows.row(rows.first &+ r) }
         #if SWIFTMAX_AVX512
-            if !areShort && rows.n >= pipelinedLength(keepsTails: !areLong) {
+            if !areShort && isPipelined(rows.n, keepsTails: !areLong) {
                 for r in 0..<rows.count { sum(rows.first &+ r, asked(r), true) }
                 return
             }
@@ -296,7 +307,8 @@ private func forEachRow(
 /// Sums the exponentials of a row relative to its maximum in the table, while the maxima of the next one are taken.
 @inline(__always)
 private func sumRow(
-    _ rows: RowBatch, _ slice: Int, _ asked: UnsafeRawPointer?, isPipelined: Bool, isShort: Bool,
+    _ kind: SumKind, _ rows: RowBatch, _ slice: Int, _ asked: UnsafeRawPointer?, isPipelined: Bool,
+    isShort: Bool,
     _ table: SliceTable, _ scratch: Scratch,
     term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
 ) {
@@ -304,7 +316,7 @@ private func sumRow(
     var nextMaxima = splat(-.infinity)
     let low = splat(table.low(slice))
     sumRow(
-        rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice), isPipelined: isPipelined,
+        kind, rows.n, magic: splat(table.magic(slice)), scratch.laneSums.row(slice), isPipelined: isPipelined,
         isShort: isShort
     ) { i, present in
         rows.asked.ask(asked, i &* rows.asked.stride)
@@ -325,7 +337,7 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scr
     forEachRow(rows) { slice, asked, isPipelined in
         let kept = tails.row(slice)
         let isShort = !isPipelined && rows.n <= shortLength
-        sumRow(rows, slice, asked, isPipelined: isPipelined, isShort: isShort, table, scratch) {
+        sumRow(.all, rows, slice, asked, isPipelined: isPipelined, isShort: isShort, table, scratch) {
             i, present, e in
             store(kept.element(i), e.tail, tails.isPadded ? lanes : present)
             return e
@@ -341,7 +353,9 @@ func softmaxSums(_ rows: RowBatch, _ table: SliceTable, _ tails: RowTails, _ scr
 #endif
 func logSums(_ rows: RowBatch, _ table: SliceTable, _ scratch: Scratch) {
     forEachRow(rows, areLong: true) { slice, asked, isPipelined in
-        sumRow(rows, slice, asked, isPipelined: isPipelined, isShort: false, table, scratch) { _, _, e in e }
+        sumRow(
+            .excludingMax, rows, slice, asked, isPipelined: isPipelined, isShort: false, table, scratch
+        ) { _, _, e in e }
     }
 }
 
@@ -357,7 +371,8 @@ func countingSums(_ rows: RowBatch, _ table: SliceTable, isShifted: Bool, _ scra
         let x = rows.row(slice)
         let max = splat(isShifted ? 0 : table.max(slice))
         var count: Int32 = 0
-        sumRow(rows, slice, asked, isPipelined: false, isShort: true, table, scratch) { i, present, e in
+        sumRow(.countingMax, rows, slice, asked, isPipelined: false, isShort: true, table, scratch) {
+            i, present, e in
             // What is not there is NaN, so that it is not counted where the maximum is -inf.
             let value = load(x.element(i), present, fill: .nan)
             count &+= vector_count_equal(value, max)
@@ -420,7 +435,15 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
             if isCounted { table.setCount(r, Double(maxima)) }
         }
     }
-    table.setTermTotals(rows.count, scratch.laneSums)
+    #if SWIFTMAX_POWER_TABLE
+        if kind.isOfPowers && isLong {
+            table.setPowerTotals(rows.count, scratch.laneSums)
+        } else {
+            table.setTermTotals(rows.count, scratch.laneSums)
+        }
+    #else
+        table.setTermTotals(rows.count, scratch.laneSums)
+    #endif
     if kind != .all && isLong {
         if kind == .excludingMax { table.takeOffMaxima(rows.count) }
         sumSmallAgain(rows, scratch)

@@ -256,6 +256,15 @@ struct SliceTable {
         setTotals(count) { laneSums.row($0).termTotals }
     }
 
+    #if SWIFTMAX_POWER_TABLE
+        /// The same of powers.
+        @inline(never)
+        @_optimize(speed)
+        func setPowerTotals(_ count: Int, _ laneSums: LaneSums) {
+            setTotals(count) { laneSums.row($0).powerTotals }
+        }
+    #endif
+
     @inline(__always)
     private func setTotals(_ count: Int, _ totals: (_ slice: Int) -> OctetSum) {
         var slice = 0

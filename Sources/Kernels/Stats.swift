@@ -12,6 +12,15 @@ enum SumKind {
     /// Into a count of their own, which may be none where the maximum is one of other elements too.
     case countingMax
 
+    /// Whether sums of more than a few exponentials are raised by the powers alone (see Sums.swift).
+    @inline(__always) var isOfPowers: Bool {
+        #if SWIFTMAX_POWER_TABLE
+            return self == .all
+        #else
+            return false
+        #endif
+    }
+
     /// Where the maximum is not that of the elements themselves.
     @inline(__always) var againstKnown: SumKind { self == .all ? .all : .countingMax }
 }

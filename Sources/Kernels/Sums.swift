@@ -7,6 +7,11 @@
 // 0.7, the sum of all virtual lanes is right to 2^-28.7 (2^-58) if all these roundings are at their worst. The virtual
 // lanes are then added in a fixed tree: in double for Float, and what they miss in Float; as pairs of doubles for Double.
 // A few exponentials are added like that themselves, each rounded, with what that rounds off.
+//
+// The sums of softmax in Float, from which nothing is taken off, are raised by the powers alone: an operation less, and the running sum
+// need not wait for the polynomial. What a raise misses is then up to 0.08 of the exponential. Every fourth group it is
+// added to the running sum, exactly, and at the end in double, so that it is rounded seven times at most on its way: the
+// sum is right to 2^-24.8 at worst, and to 2^-28 as a rule.
 
 import CVector
 
@@ -68,16 +73,20 @@ struct Term {
 
 /// A running sum of exponentials per lane.
 struct CompensatedSum {
+    private let isOfPowers: Bool
     /// The sum of the raises, from `start` on.
-    private var sum = splat(start)
+    private(set) var sum = splat(start)
     /// What they miss.
     private(set) var missing = splat(0)
 
     /// Above sqrt(2) * 2^64, and above a sum that is taken again (see `spareExponent`).
-    private static var start: Element { @inline(__always) get { 0x1p66 } }
+    static var start: Element { @inline(__always) get { 0x1p66 } }
+
+    /// Groups after which what was missed is added to a sum of powers.
+    private static var settledGroups: Int { @inline(__always) get { 4 } }
 
     @inline(__always)
-    init() {}
+    init(_ kind: SumKind) { isOfPowers = kind.isOfPowers }
 
     @inline(__always)
     private mutating func raise(by term: Vector) -> Vector {
@@ -90,7 +99,7 @@ struct CompensatedSum {
     /// Adds four exponentials.
     @inline(__always)
     mutating func add(_ e: ExponentialQuad) {
-        let terms = e.tail.fma(e.power, e.power)
+        let terms = isOfPowers ? e.power : e.tail.fma(e.power, e.power)
         let a = raise(by: terms.a)
         let b = raise(by: terms.b)
         let c = raise(by: terms.c)
@@ -102,12 +111,23 @@ struct CompensatedSum {
     /// Adds one exponential, but for what is to be added as `missed`, with that of others.
     @inline(__always)
     mutating func raise(by e: Exponential) -> Vector {
-        let raise = raise(by: vector_fma(e.tail, e.power, e.power))
+        let raise = raise(by: isOfPowers ? e.power : vector_fma(e.tail, e.power, e.power))
         return vector_fma(e.tail, e.power, e.power - raise)
     }
 
     @inline(__always)
     mutating func add(missed: Vector) { missing += missed }
+
+    /// Adds to a sum of powers what was missed, where that is due after a whole group.
+    ///
+    /// - Parameter end: the elements up to its end.
+    @inline(__always)
+    mutating func settle(at end: Int) {
+        let isDue = end & (CompensatedSum.settledGroups &* groupElements &- 1) == 0
+        let settled = vector_add_if(isOfPowers, isDue, sum, missing)
+        missing = vector_add_if(isOfPowers, isDue, missing, sum - settled)
+        sum = settled
+    }
 
     /// The sum per lane, normalized: to add zeros leaves every bit as it is.
     @inline(__always)
@@ -115,7 +135,10 @@ struct CompensatedSum {
         #if SWIFTMAX_FLOAT64
             return Pair(sumOrdered: sum - splat(CompensatedSum.start), missing)
         #else
-            return TermSum(high: vector_widen(sum - splat(CompensatedSum.start)), low: missing)
+            let high = vector_widen(sum - splat(CompensatedSum.start))
+            return TermSum(
+                high: wide_add_if(isOfPowers, high, vector_widen(missing)),
+                low: vector_zero_if(isOfPowers, missing))
         #endif
     }
 }
@@ -293,8 +316,7 @@ struct LaneSums {
             address.storeBytes(of: pair.high, toByteOffset: firstLane &* 8, as: Wide.self)
             address.storeBytes(of: pair.low, toByteOffset: 64 &+ firstLane &* 8, as: Wide.self)
         #elseif SWIFTMAX_AVX512
-            let octet = octet_add(pair.high.lowHalf, pair.high.highHalf)
-            address.storeBytes(of: octet, as: swiftmax_octet.self)
+            address.storeBytes(of: wide_folded(pair.high), as: swiftmax_octet.self)
         #else
             let target = address + (firstLane & 7) &* 8
             let sum = firstLane < 8 ? pair.high : target.loadUnaligned(as: Wide.self) + pair.high
@@ -345,12 +367,34 @@ struct LaneSums {
         }
     #endif
 
-    /// The sums of eight rows from this one on: the upper half is added to the lower, until one is left.
+    #if SWIFTMAX_POWER_TABLE
+        /// Sets a vector of virtual lanes of sums of powers, as they are: the sums, and after those of all lanes what they miss.
+        @inline(__always)
+        func set(firstLane: Int, powers: CompensatedSum) {
+            vector_store(address.element(firstLane), powers.sum)
+            vector_store(address.element(virtualLanes &+ firstLane), powers.missing)
+        }
+
+        /// The sums of powers of eight rows from this one on.
+        @inline(__always)
+        var powerTotals: OctetSum {
+            totals {
+                OctetSum(
+                    high: octet_of_floats($0.address, CompensatedSum.start),
+                    low: swiftmax_octet(repeating: 0))
+            }
+        }
+    #endif
+
+    /// The sums of eight rows from this one on.
+    @inline(__always) var totals: OctetSum { totals { $0.octet } }
+
+    /// The same, from those of eight lanes: the upper half is added to the lower, until one is left.
     @inline(__always)
-    var totals: OctetSum {
+    private func totals(_ octet: (LaneSums) -> OctetSum) -> OctetSum {
         @inline(__always)
         func pair(_ row: Int) -> OctetSum {
-            OctetSum(self.row(row).octet, self.row(row &+ 4).octet, width: 8)
+            OctetSum(octet(self.row(row)), octet(self.row(row &+ 4)), width: 8)
         }
         let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3))
         return OctetSum(OctetSum(a, c, width: 4), OctetSum(b, d, width: 4), width: 2).normalized

@@ -101,8 +101,8 @@ func execute(
     return hadMemory ? status : Status(SWIFTMAX_OUT_OF_MEMORY)
 }
 
-/// Runs a few short rows that lie in order, the last of at most two dimensions: to plan them takes as long as to compute them.
-/// False for anything else.
+/// Runs rows that lie in order, the last of at most two dimensions, if there is little of them: to plan them could take as long as to
+/// compute them. False for anything else.
 private func runFewRows(
     _ kind: Work.Kind, _ op: Int32,
     _ arrays: (StridedArray, StridedArray, StridedArray, StridedArray), axes: UInt64,
@@ -112,7 +112,10 @@ private func runFewRows(
     let last = x.rank &- 1
     if last < 0 || last > 1 || axes != 1 &<< UInt64(last) || x.elementBytes < 4 { return false }
     let (rows, n) = (last == 0 ? 1 : x.size(0), x.size(last))
-    if rows >= fewestShort || n > Int(SWIFTMAX_BLOCK) || rows &* n > Int(SWIFTMAX_BLOCK) { return false }
+    // Of many rows only such as are never taken for columns, and by one thread.
+    let areFew = rows < fewestShort && rows &* n <= Int(SWIFTMAX_BLOCK)
+    let areLong = n >= 64 && rows &* n < 2 &* elementsPerThread
+    if n > Int(SWIFTMAX_BLOCK) || !areFew && !areLong { return false }
     func isInOrder(_ array: StridedArray) -> Bool {
         array.stride(last) == array.elementBytes || array.size(last) == 1
     }

@@ -164,4 +164,4 @@ private var patience: Int64 { 200_000 }
 func threadsWorth(_ elements: Int) -> Int { min(threadLimit(), elements / elementsPerThread) }
 
 /// Below this many elements for each, a further thread costs more than it gains.
-private var elementsPerThread: Int { 32768 }
+var elementsPerThread: Int { 32768 }

@@ -364,9 +364,26 @@ SWIFTMAX_INLINE swiftmax_float_octet float_octet_fold(swiftmax_float_octet a, sw
            __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
 }
 
+/// Of sixteen floats and sixteen more, 64 bytes after them: the former less `start`, with the latter, in
+/// double, the upper eight added to the lower.
+SWIFTMAX_INLINE swiftmax_octet octet_of_floats(const void *address, float start) {
+    const char *floats = address;
+    swiftmax_octet halves[2];
+    for (int i = 0; i < 2; i++)
+        halves[i] = float_octet_widen(float_octet_load(floats + 32 * i) - start) +
+                    float_octet_widen(float_octet_load(floats + 64 + 32 * i));
+    return halves[0] + halves[1];
+}
+
 #if SWIFTMAX_LANES == 16
 /// The upper eight lanes added to the lower.
 SWIFTMAX_INLINE swiftmax_float_octet vector_folded(swiftmax_vector v) {
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+/// As `vector_folded`.
+SWIFTMAX_INLINE swiftmax_octet wide_folded(swiftmax_wide v) {
     return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
            __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
 }
@@ -516,6 +533,23 @@ SWIFTMAX_INLINE swiftmax_vector vector_behind(swiftmax_vector a, swiftmax_vector
     (void)b;
 #endif
     return a;
+}
+
+// Choices in C, where branches in Swift would make functions too large for others to be inlined there.
+
+/// a + b if both flags are set, of which the second seldom is, else a.
+SWIFTMAX_INLINE swiftmax_vector vector_add_if(bool flag, bool rare, swiftmax_vector a, swiftmax_vector b) {
+    if (flag && __builtin_expect(rare, 0))
+        a = vector_behind(a + b, b);
+    return a;
+}
+
+SWIFTMAX_INLINE swiftmax_wide wide_add_if(bool flag, swiftmax_wide a, swiftmax_wide b) {
+    return flag ? a + b : a;
+}
+
+SWIFTMAX_INLINE swiftmax_vector vector_zero_if(bool flag, swiftmax_vector v) {
+    return flag ? (swiftmax_vector)0 : v;
 }
 
 SWIFTMAX_INLINE void vector_store(void *address, swiftmax_vector v) {
