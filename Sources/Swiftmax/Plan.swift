@@ -523,7 +523,13 @@ extension Work {
     /// large enough to suit the second cache too; a last cache that answers soon likes larger ones (measured on a Zen 5).
     fileprivate func isFar(_ bytes: Int) -> Bool {
         let mebibyte = 1024 &* 1024
-        if kind == .forward { return bytes >= 4 &* mebibyte }
+        if kind == .forward {
+            // What a last cache that answers soon has of long rows, or of results that tails were kept in, is only delayed.
+            let isSoftmax = op == Int32(SWIFTMAX_OP_SOFTMAX)
+            let comesSoon =
+                hasSoonLastCache && elementBytes == 4 && (n > Int(SWIFTMAX_BLOCK) || isSoftmax && n >= 384)
+            return bytes >= (comesSoon ? 8 : 4) &* mebibyte
+        }
         if hasSoonLastCache { return bytes >= 6 &* mebibyte }
         return bytes >= (n &* elementBytes <= 512 ? mebibyte : 4 &* mebibyte)
     }
