@@ -188,8 +188,7 @@ private func forEachVector(
 @inline(__always)
 func setSum(
     _ kind: SumKind, from column: Int, _ n: Int, _ table: SliceTable, _ scratch: Scratch,
-    kept: ExponentialPanel?,
-    keepsShort: Bool,
+    kept: ExponentialPanel?, keepsShort: Bool,
     argument: (Int) -> Vector, term: (_ i: Int, _ e: Exponential) -> Exponential
 ) {
     let magic = table.magic(from: column)

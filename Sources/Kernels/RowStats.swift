@@ -308,8 +308,7 @@ private func forEachRow(
 @inline(__always)
 private func sumRow(
     _ kind: SumKind, _ rows: RowBatch, _ slice: Int, _ asked: UnsafeRawPointer?, isPipelined: Bool,
-    isShort: Bool,
-    _ table: SliceTable, _ scratch: Scratch,
+    isShort: Bool, _ table: SliceTable, _ scratch: Scratch,
     term: (_ first: Int, _ present: Int, _ e: Exponential) -> Exponential
 ) {
     let (x, next) = (rows.row(slice), rows.nextRow(slice))
