@@ -308,8 +308,8 @@ func softmaxSums(
         columns.n, 0, columns.count, table, scratch, keepsShort: true, kept: kept, setTerms: setTerms)
 }
 
+/// As the `logSums` of rows.
 #if SWIFTMAX_POWER_TABLE
-    /// As the `logSums` of rows.
     @inline(never)
     @_optimize(speed)
     func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
@@ -328,6 +328,12 @@ func softmaxSums(
             }
             column &+= lanes
         }
+    }
+#else
+    // The sums are those of softmax.
+    @inline(__always)
+    func logSums(_ columns: ColumnBatch, _ table: SliceTable, _ scratch: Scratch) {
+        softmaxSums(columns, table, tails: nil, scratch)
     }
 #endif
 
@@ -371,11 +377,7 @@ func columnStats(
     if kind != .all {
         let isLong = columns.n > shortLength
         if kind == .excludingMax && isLong {
-            #if SWIFTMAX_POWER_TABLE
-                logSums(columns, table, scratch)
-            #else
-                softmaxSums(columns, table, tails: nil, scratch)
-            #endif
+            logSums(columns, table, scratch)
             table.takeOffMaxima(columns.count)
         } else {
             countingSums(columns, 0, columns.count, table, scratch)

@@ -130,14 +130,7 @@ func sumRow(
             i &+= virtualLanes
         }
         sum.add(missed: missed + missedLater)
-        #if SWIFTMAX_POWER_TABLE
-            if kind.isOfPowers {
-                laneSums.set(firstLane: firstLane, powers: sum)
-                firstLane &+= lanes
-                continue
-            }
-        #endif
-        laneSums.set(firstLane: firstLane, terms: sum.total)
+        laneSums.set(firstLane: firstLane, sum: sum)
         firstLane &+= lanes
     }
 }
@@ -434,15 +427,7 @@ func rowStats(_ kind: SumKind, _ rows: RowBatch, _ scratch: Scratch, _ tails: Ro
             if isCounted { table.setCount(r, Double(maxima)) }
         }
     }
-    #if SWIFTMAX_POWER_TABLE
-        if kind.isOfPowers && isLong {
-            table.setPowerTotals(rows.count, scratch.laneSums)
-        } else {
-            table.setTermTotals(rows.count, scratch.laneSums)
-        }
-    #else
-        table.setTermTotals(rows.count, scratch.laneSums)
-    #endif
+    table.setTermTotals(rows.count, scratch.laneSums, arePowers: kind.isOfPowers && isLong)
     if kind != .all && isLong {
         if kind == .excludingMax { table.takeOffMaxima(rows.count) }
         sumSmallAgain(rows, scratch)

@@ -249,7 +249,15 @@ struct SliceTable {
     @_optimize(speed)
     func setTotals(_ count: Int, _ laneSums: LaneSums) { setTotals(count) { laneSums.row($0).totals } }
 
-    /// The same of terms.
+    /// The same of terms, or of sums of powers.
+    @inline(__always)
+    func setTermTotals(_ count: Int, _ laneSums: LaneSums, arePowers: Bool) {
+        #if SWIFTMAX_POWER_TABLE
+            if arePowers { return setPowerTotals(count, laneSums) }
+        #endif
+        setTermTotals(count, laneSums)
+    }
+
     @inline(never)
     @_optimize(speed)
     func setTermTotals(_ count: Int, _ laneSums: LaneSums) {
@@ -257,10 +265,9 @@ struct SliceTable {
     }
 
     #if SWIFTMAX_POWER_TABLE
-        /// The same of powers.
         @inline(never)
         @_optimize(speed)
-        func setPowerTotals(_ count: Int, _ laneSums: LaneSums) {
+        private func setPowerTotals(_ count: Int, _ laneSums: LaneSums) {
             setTotals(count) { laneSums.row($0).powerTotals }
         }
     #endif

@@ -73,7 +73,7 @@ struct Term {
 
 /// A running sum of exponentials per lane.
 struct CompensatedSum {
-    private let isOfPowers: Bool
+    let isOfPowers: Bool
     /// The sum of the raises, from `start` on.
     private(set) var sum = splat(start)
     /// What they miss.
@@ -367,14 +367,18 @@ struct LaneSums {
         }
     #endif
 
-    #if SWIFTMAX_POWER_TABLE
-        /// Sets a vector of virtual lanes of sums of powers, as they are: the sums, and after those of all lanes what they miss.
-        @inline(__always)
-        func set(firstLane: Int, powers: CompensatedSum) {
-            vector_store(address.element(firstLane), powers.sum)
-            vector_store(address.element(virtualLanes &+ firstLane), powers.missing)
+    /// Sets a vector of virtual lanes: of sums of powers as they are, the sums and, after those of all lanes, what they miss.
+    @inline(__always)
+    func set(firstLane: Int, sum: CompensatedSum) {
+        if sum.isOfPowers {
+            vector_store(address.element(firstLane), sum.sum)
+            vector_store(address.element(virtualLanes &+ firstLane), sum.missing)
+        } else {
+            set(firstLane: firstLane, terms: sum.total)
         }
+    }
 
+    #if SWIFTMAX_POWER_TABLE
         /// The sums of powers of eight rows from this one on.
         @inline(__always)
         var powerTotals: OctetSum {
