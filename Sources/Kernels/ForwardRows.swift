@@ -14,9 +14,9 @@ func forwardRows(
     if areTiny(op, n) { return forwardTinyRows(op, x, xStride, out, outStride, rows, n, scratch) }
     let table = scratch.table
     let streaming = streaming && (n > block || SharedLines.areStreamed(out, outStride, n))
-    let keepsTails = x == UnsafeRawPointer(out) || streaming || !tailsFitResults(n)
+    let areTailsApart = x == UnsafeRawPointer(out) || streaming || !tailsFitResults(n)
     // What goes past the caches leaves room in the first one, which tails in scratch should not leave.
-    let areNear = streaming ? vectorBytes == lineBytes : elementBytes == 4 && op == .softmax && keepsTails
+    let areNear = streaming ? vectorBytes == lineBytes : elementBytes == 4 && op == .softmax && areTailsApart
     let step = n <= block ? rowBatch(n, areNear: areNear) : 1
     let paddedBytes = (n &+ lanes &- 1) / lanes &* vectorBytes
     let elementsAhead = n > block ? 2 &* block &* elementBytes : 2 &* step &* xStride
@@ -43,7 +43,7 @@ func forwardRows(
             continue
         }
         let tails =
-            keepsTails
+            areTailsApart
             ? RowTails(address: scratch.rowTails, stride: paddedBytes, isPadded: true)
             : RowTails(address: target, stride: outStride, isPadded: false)
         setMaxima(batch, areTaken: areTaken, scratch)

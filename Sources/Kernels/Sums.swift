@@ -11,7 +11,7 @@
 // The sums of softmax in Float, from which nothing is taken off, are raised by the powers alone: an operation less, and the running sum
 // need not wait for the polynomial. What a raise misses is then up to 0.08 of the exponential. Every fourth group it is
 // added to the running sum, exactly, and at the end in double, so that it is rounded seven times at most on its way: the
-// sum is right to 2^-24.8 at worst, and to 2^-28 as a rule.
+// sum is right to 2^-24.8 if all these roundings are at their worst.
 
 import CVector
 
