@@ -274,6 +274,13 @@ struct ColumnBatch {
     /// The vector of columns from `column` on.
     @inline(__always)
     func from(_ column: Int) -> UnsafeMutableRawPointer { elements + column / lanes &* n &* vectorBytes }
+
+    /// The arguments of exp of row i of a vector of columns, those from x on. Asks for as much of the next batch.
+    @inline(__always)
+    func argument(_ i: Int, of x: UnsafeRawPointer, low: Vector, _ asked: Asked) -> Vector {
+        asked.ask(asked.address, min(i, lastAsked) &* asked.rowStride)
+        return maximum(vector_load(x + i &* vectorBytes), low)
+    }
 }
 
 /// As the `softmaxSums` of rows.
@@ -298,8 +305,7 @@ func softmaxSums(
         let low = table.low(from: column)
         let asked = columns.asked.element(column)
         setSum(.all, from: column, columns.n, table, scratch, kept: panel, keepsShort: true) { i in
-            asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
-            return maximum(vector_load(x + i &* vectorBytes), low)
+            columns.argument(i, of: x, low: low, asked)
         } term: { _, e in
             e
         }
@@ -321,8 +327,7 @@ func softmaxSums(
             setSum(
                 .excludingMax, from: column, columns.n, table, scratch, kept: nil, keepsShort: true
             ) { i in
-                asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
-                return maximum(vector_load(x + i &* vectorBytes), low)
+                columns.argument(i, of: x, low: low, asked)
             } term: { _, e in
                 e
             }
@@ -352,8 +357,7 @@ func countingSums(_ columns: ColumnBatch, _ first: Int, _ end: Int, _ table: Sli
         var counts = swiftmax_counts(repeating: 0)
         let asked = columns.asked.element(column)
         setSum(.countingMax, from: column, columns.n, table, scratch, kept: panel, keepsShort: false) { i in
-            asked.ask(asked.address, min(i, columns.lastAsked) &* asked.rowStride)
-            return maximum(vector_load(x + i &* vectorBytes), low)
+            columns.argument(i, of: x, low: low, asked)
         } term: { i, e in
             let value = vector_load(x + i &* vectorBytes)
             counts = counts_with_equal(counts, value, max)
