@@ -603,11 +603,11 @@ extension Work {
     fileprivate var columnUnits: Int { batch.elements &* columnTiles }
 
     /// Columns before the first that begin with a line, in rows so long that these are worth a call of their own, where that is the same
-    /// in all rows: of the results, if they go past the caches, else of the inputs of gradients (measured on a Zen 5).
+    /// in all rows: of results of their own size, if they go past the caches, else of the inputs of gradients (measured on a Zen 5).
     @_optimize(size)
     fileprivate var columnsBeforeLine: Int {
         let streams = streaming != 0
-        if !isWide || !streams && kind == .forward { return 0 }
+        if !isWide || isReduction || !streams && kind == .forward { return 0 }
         if n < (streams ? 16 : 64) || runBytes < (streams ? 1024 : 512 &* wideBytes) { return 0 }
         let (first, last) = streams ? (output, output) : (0, inputs &- 1)
         let start = Int(bitPattern: pointer(first))
