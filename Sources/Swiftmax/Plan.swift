@@ -603,7 +603,8 @@ extension Work {
     fileprivate var columnUnits: Int { batch.elements &* columnTiles }
 
     /// Columns before the first that begin with a line, in rows so long that these are worth a call of their own, where that is the same
-    /// in all rows: of results of their own size, if they go past the caches, else of the inputs of gradients (measured on a Zen 5).
+    /// in all rows: of the results, if they go past the caches, else of the inputs of gradients (measured on a Zen 5). Those of a
+    /// reduction are few, and do not lie as the elements do.
     @_optimize(size)
     fileprivate var columnsBeforeLine: Int {
         let streams = streaming != 0
